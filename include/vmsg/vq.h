@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Virtqueues, split and packed, seen from either side (virtio 1.4, 2.7 and 2.8).
+ *
+ * The two sides have different structs and different files. What format a queue has is a pointer
+ * to one of four constant tables, so a program links only what it names.
+ *
+ * The device side trusts nothing: a descriptor is copied once, checked, then used; every loop is
+ * bounded by the queue size. A violation makes the queue broken, once and for all until its next
+ * reset: pop returns VMSG_ERR_PROTO and the device is to set NEEDS_RESET. The driver side distrusts
+ * the device in the same way.
+ */
+#ifndef VMSG_VQ_H
+#define VMSG_VQ_H
+
+#include <vmsg/mem.h>
+
+#define VMSG_VQ_MAX_SIZE 32768u /* largest queue size, both formats */
+
+/* Ring geometry in bytes (virtio 1.4, 2.7.2 and 2.8.10.1). */
+struct vmsg_vq_bytes {
+	uint32_t desc, driver, device; /* sizes of the three areas */
+	uint32_t desc_align, driver_align, device_align;
+};
+
+/* ---- Device side ---- */
+
+struct vmsg_iov {
+	uint8_t *ptr;
+	size_t len;
+};
+
+/*
+ * A chain taken from a queue. The caller sets iov and iov_max; pop fills in the rest. The first
+ * readable_count entries of iov are what the driver wrote, the next writable_count ones are for the
+ * device to write. All are inside the regions, with the right permission, and not empty.
+ */
+struct vmsg_chain {
+	struct vmsg_iov *iov;
+	uint16_t iov_max;
+	uint16_t readable_count, writable_count;
+	uint16_t id;    /* names the chain to the driver */
+	uint16_t slots; /* ring entries it occupies (packed) */
+	uint32_t readable_bytes, writable_bytes;
+};
+
+struct vmsg_vq_device;
+
+struct vmsg_vq_device_format {
+	bool packed;
+	/* Areas of a queue of this size. False when the format does not allow the size. */
+	bool (*bytes)(uint32_t size, struct vmsg_vq_bytes *bytes);
+	void (*init)(struct vmsg_vq_device *vq);
+	int (*pop)(struct vmsg_vq_device *vq, struct vmsg_chain *chain);
+	void (*push)(struct vmsg_vq_device *vq, const struct vmsg_chain *chain, uint32_t written);
+	bool (*used_event)(struct vmsg_vq_device *vq);
+	bool (*want_kicks)(struct vmsg_vq_device *vq, bool on);
+};
+
+extern const struct vmsg_vq_device_format vmsg_vq_split_device;
+extern const struct vmsg_vq_device_format vmsg_vq_packed_device;
+
+struct vmsg_vq_device {
+	uint16_t max_size; /* set by the device; 0: this queue does not exist */
+
+	/* As SET_VQUEUE stored them; kept by core/device.c. */
+	uint16_t size;
+	bool enabled;
+	bool broken;
+	uint64_t desc_addr, driver_addr, device_addr;
+
+	/* Set by vmsg_vq_device_enable(). */
+	const struct vmsg_vq_device_format *format;
+	const struct vmsg_mem *mem;
+	uint64_t features; /* negotiated */
+	uint8_t *desc, *driver, *device;
+
+	/* Private to core/vq_*_device.c. */
+	uint16_t avail_idx;  /* next to take: free-running (split) or slot (packed) */
+	uint16_t avail_seen; /* split: the driver's index when last read */
+	uint16_t used_idx;   /* next to give back, likewise */
+	uint16_t signalled;  /* used_idx when the driver was last considered for a notification */
+	uint16_t in_flight;  /* popped and not pushed: chains (split) or slots (packed) */
+	bool avail_wrap, used_wrap, signalled_wrap;
+	bool kicks_wanted;
+
+	/* Private to core/device.c. */
+	uint8_t owes;         /* what waits for room on the bus */
+	uint16_t reset_token; /* of the RESET_VQUEUE that is being carried out */
+};
+
+/*
+ * Finds the three areas in `mem` and starts the queue from empty. size and addresses are set.
+ * VMSG_ERR_INVAL when the size, an alignment or a range is not acceptable; nothing changed then.
+ */
+int vmsg_vq_device_enable(struct vmsg_vq_device *vq, const struct vmsg_vq_device_format *format,
+			  const struct vmsg_mem *mem, uint64_t features);
+
+/* Forgets everything but max_size. */
+void vmsg_vq_device_reset(struct vmsg_vq_device *vq);
+
+/*
+ * Takes the next chain. 1; 0 when there is none; VMSG_ERR_PROTO when the queue is broken (in the
+ * first such call, and in all that follow). A chain of more than iov_max buffers breaks the queue:
+ * give room for `size` of them, or for what the device's configuration allows. Cost: O(chain).
+ */
+static inline int vmsg_vq_pop(struct vmsg_vq_device *vq, struct vmsg_chain *chain)
+{
+	if (!vq->enabled || vq->broken)
+		return vq->broken ? VMSG_ERR_PROTO : 0;
+	return vq->format->pop(vq, chain);
+}
+
+/*
+ * Gives a chain back, `written` bytes of its writable part filled from the start (at most
+ * writable_bytes: asserted). With IN_ORDER chains are pushed in the order popped: the caller's duty.
+ * The driver can see it at once; whether to notify is used_event's matter.
+ */
+static inline void vmsg_vq_push(struct vmsg_vq_device *vq, const struct vmsg_chain *chain,
+				uint32_t written)
+{
+	vq->format->push(vq, chain, written);
+}
+
+/* True when the driver wants a notification for what was pushed since the last call. */
+static inline bool vmsg_vq_used_event(struct vmsg_vq_device *vq)
+{
+	return vq->format->used_event(vq);
+}
+
+/*
+ * Says whether kicks are wanted (a device that polls wants none). Returns true when, after saying
+ * so, something is available: with on, look again before sleeping, or a kick may have been missed.
+ */
+static inline bool vmsg_vq_want_kicks(struct vmsg_vq_device *vq, bool on)
+{
+	return vq->enabled && !vq->broken && vq->format->want_kicks(vq, on);
+}
+
+/* ---- Driver side ---- */
+
+/* A buffer by address, as the device will see it. */
+struct vmsg_buf {
+	uint64_t addr;
+	uint32_t len; /* bytes, > 0 */
+};
+
+/* Private memory of a queue: one per entry. */
+struct vmsg_vq_state {
+	void *cookie;
+	uint32_t writable_bytes; /* what the device may at most have written */
+	uint16_t next;           /* free list, or the next descriptor of the chain */
+	uint16_t slots;          /* ring entries in use by the chain that starts here; 0: none */
+};
+
+/* Shared memory of a queue. */
+struct vmsg_vq_memory {
+	uint8_t *desc, *driver, *device;
+	uint64_t desc_addr, driver_addr, device_addr;
+	/* Indirect tables: size tables of indirect_max descriptors of 16 bytes; NULL and 0: none. */
+	uint8_t *indirect;
+	uint64_t indirect_addr;
+	uint16_t indirect_max;
+};
+
+struct vmsg_vq_driver;
+
+struct vmsg_vq_driver_format {
+	bool packed;
+	bool (*bytes)(uint32_t size, struct vmsg_vq_bytes *bytes);
+	void (*init)(struct vmsg_vq_driver *vq);
+	int (*add)(struct vmsg_vq_driver *vq, const struct vmsg_buf *bufs, uint16_t readable_count,
+		   uint16_t writable_count, void *cookie);
+	bool (*publish)(struct vmsg_vq_driver *vq);
+	int (*get)(struct vmsg_vq_driver *vq, void **cookie, uint32_t *written);
+	bool (*want_used)(struct vmsg_vq_driver *vq, bool on);
+	uint32_t (*next_offset)(const struct vmsg_vq_driver *vq);
+};
+
+extern const struct vmsg_vq_driver_format vmsg_vq_split_driver;
+extern const struct vmsg_vq_driver_format vmsg_vq_packed_driver;
+
+struct vmsg_vq_driver {
+	const struct vmsg_vq_driver_format *format;
+	struct vmsg_vq_memory memory;
+	struct vmsg_vq_state *state;
+	uint64_t features;
+	uint16_t size; /* 0: not set up */
+	bool broken;
+
+	/* Private to core/vq_*_driver.c. */
+	uint16_t free_head, free_count;
+	uint16_t avail_idx;   /* next to fill: free-running (split) or slot (packed) */
+	uint16_t published;   /* avail_idx the device was last told */
+	uint16_t used_idx;    /* next to take back, likewise */
+	uint16_t added;       /* ring entries added since the last publish */
+	uint16_t in_order_id; /* IN_ORDER: the oldest chain outstanding */
+	bool avail_wrap, used_wrap;
+	bool used_wanted;
+	uint16_t batch_left; /* IN_ORDER: chains that the last used entry also completed */
+	uint32_t batch_written;
+	uint16_t drain_next;
+
+	/* Private to core/driver.c. */
+	bool owes_kick;
+};
+
+/* Takes shared memory for a queue of `size` from an arena. VMSG_ERR_NOMEM, VMSG_ERR_INVAL. */
+int vmsg_vq_memory_take(struct vmsg_vq_memory *memory, const struct vmsg_vq_driver_format *format,
+			uint16_t size, uint16_t indirect_max, struct vmsg_arena *arena);
+
+/*
+ * An empty queue in zeroed memory; also after a reset. state has `size` entries. features are the
+ * negotiated ones. VMSG_ERR_INVAL when the format does not allow the size.
+ */
+int vmsg_vq_driver_init(struct vmsg_vq_driver *vq, const struct vmsg_vq_driver_format *format,
+			uint64_t features, uint16_t size, const struct vmsg_vq_memory *memory,
+			struct vmsg_vq_state *state);
+
+/*
+ * Adds a chain: first readable_count, then writable_count buffers; at least one. cookie is not NULL
+ * and comes back with the chain. VMSG_ERR_AGAIN when the queue has no room for it now;
+ * VMSG_ERR_INVAL when it never has (more than `size` buffers, 2^32 bytes or more); VMSG_ERR_PROTO
+ * when broken. The device learns of it with publish.
+ */
+static inline int vmsg_vq_add(struct vmsg_vq_driver *vq, const struct vmsg_buf *bufs,
+			      uint16_t readable_count, uint16_t writable_count, void *cookie)
+{
+	return vq->format->add(vq, bufs, readable_count, writable_count, cookie);
+}
+
+/* Shows the device what was added since the last publish. True when it wants a kick for it. */
+static inline bool vmsg_vq_publish(struct vmsg_vq_driver *vq)
+{
+	return vq->format->publish(vq);
+}
+
+/*
+ * Takes back a used chain: its cookie, and how many bytes of its writable part the device wrote.
+ * 1; 0 when there is none; VMSG_ERR_PROTO when the device broke the queue (an id that is not
+ * outstanding, more bytes than were offered).
+ */
+static inline int vmsg_vq_get(struct vmsg_vq_driver *vq, void **cookie, uint32_t *written)
+{
+	if (vq->broken)
+		return VMSG_ERR_PROTO;
+	return vq->format->get(vq, cookie, written);
+}
+
+/* As vmsg_vq_want_kicks, for used notifications. */
+static inline bool vmsg_vq_want_used(struct vmsg_vq_driver *vq, bool on)
+{
+	return !vq->broken && vq->format->want_used(vq, on);
+}
+
+/* What EVENT_AVAIL carries with NOTIFICATION_DATA: offset in bits 30:0, wrap in bit 31 (DRV-73). */
+static inline uint32_t vmsg_vq_next_offset(const struct vmsg_vq_driver *vq)
+{
+	return vq->format->next_offset(vq);
+}
+
+/*
+ * After the device or the queue was reset: the cookies of the chains that never came back, one per
+ * call, NULL at the end. Then init again.
+ */
+void *vmsg_vq_drain(struct vmsg_vq_driver *vq);
+
+/* ---- Shared by the four formats (core/vq.c) ---- */
+
+#define VMSG_DESC_BYTES     16u
+#define VMSG_DESC_NEXT      1u /* flags of a descriptor, masks */
+#define VMSG_DESC_WRITE     2u
+#define VMSG_DESC_INDIRECT  4u
+#define VMSG_DESC_AVAIL     0x80u   /* packed */
+#define VMSG_DESC_USED      0x8000u /* packed */
+#define VMSG_EVENT_ENABLE   0u      /* packed event suppression */
+#define VMSG_EVENT_DISABLE  1u
+#define VMSG_EVENT_DESC     2u
+#define VMSG_SPLIT_NO_EVENT 1u /* split: avail.flags NO_INTERRUPT, used.flags NO_NOTIFY */
+
+/* A private copy of one descriptor. */
+struct vmsg_desc {
+	uint64_t addr;
+	uint32_t len;
+	uint16_t flags;
+	uint16_t next; /* split and split indirect: next; packed: id */
+};
+
+/* Copies the descriptor at ptr (16-byte aligned, shared) once. packed chooses the field order. */
+void vmsg_desc_read(const uint8_t *ptr, bool packed, struct vmsg_desc *desc);
+
+/*
+ * Checks one buffer descriptor (not an indirect one) and appends it to the chain. 0 or
+ * VMSG_ERR_PROTO: empty, outside the regions, readable after writable, too many, 2^32 bytes.
+ */
+int vmsg_chain_append(struct vmsg_chain *chain, const struct vmsg_mem *mem,
+		      const struct vmsg_desc *desc);
+
+/*
+ * Walks an indirect table that `desc` names and appends its buffers. limit is the queue size.
+ * Split tables follow `next`; packed ones are taken in order.
+ */
+int vmsg_chain_append_table(struct vmsg_chain *chain, const struct vmsg_mem *mem,
+			    const struct vmsg_desc *desc, bool packed, uint16_t limit);
+
+/* True when event lies in (old, new], all modulo 2^16 (virtio 1.4, 2.7.10). */
+static inline bool vmsg_need_event(uint16_t event, uint16_t now, uint16_t old)
+{
+	return (uint16_t)(now - event - 1) < (uint16_t)(now - old);
+}
+
+/* Copies between a chain's parts and a flat buffer; returns how much, less than len at the end. */
+size_t vmsg_chain_read(const struct vmsg_chain *chain, size_t offset, void *buf, size_t len);
+size_t vmsg_chain_write(const struct vmsg_chain *chain, size_t offset, const void *buf, size_t len);
+
+#endif
