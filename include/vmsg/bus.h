@@ -102,7 +102,7 @@ struct vmsg_bus {
 	uint16_t ping_token;
 	uint16_t next_token;
 	bool pending; /* some event waits for room */
-	bool busy;    /* inside vmsg_bus_receive */
+	bool busy;    /* inside vmsg_bus_receive: flush waits for its end */
 };
 
 /*
@@ -214,5 +214,12 @@ int vmsg_bus_send(struct vmsg_bus *bus, const struct vmsg_msg *msg, void *buf, u
 
 /* Sends bytes, counting and tracing them. */
 int vmsg_bus_send_frame(struct vmsg_bus *bus, const void *buf, uint32_t len);
+
+/* Device side: sends a reply, or holds it until there is room. Only while none is held. */
+void vmsg_bus_reply(struct vmsg_bus *bus, const struct vmsg_msg *reply);
+
+/* The part of init that both sides share. */
+void vmsg_bus_init_common(struct vmsg_bus *bus, enum vmsg_dialect dialect, uint32_t features,
+			  const struct vmsg_bus_side *side);
 
 #endif

@@ -75,12 +75,18 @@ struct vmsg_device {
 	uint64_t features;      /* negotiated; 0 before FEATURES_OK */
 	uint32_t generation;    /* of config */
 	struct vmsg_device_counters counters;
+	/*
+	 * Set by the model: a kick did its share of work and left the rest, so that others get their
+	 * turn. The owner clears it and calls vmsg_device_poll() in its next turn, before it sleeps.
+	 */
+	bool more;
 
 	/* Private to the core. */
 	struct vmsg_device *next;
 	uint64_t selected; /* what SET_DRIVER_FEATURES has written so far */
 	uint32_t changed_offset, changed_bytes;
-	uint8_t owes;
+	uint8_t announce; /* VMSG_DEVICE_* that the driver side has not heard of yet */
+	bool config_event; /* EVENT_CONFIG waits for room */
 	bool selected_bad; /* a bit was set that no block of ours holds */
 	bool resetting;
 	bool removed;

@@ -48,6 +48,7 @@ struct vmsg_driver {
 	/* Set by init to the defaults; may be changed. */
 	const struct vmsg_vq_driver_format *split, *packed; /* NULL; set what you link */
 	uint32_t timeout_ms;       /* one request: 1000 */
+	uint32_t retries;          /* of a request without an answer: 1 */
 	uint32_t reset_timeout_ms; /* until status reads 0: 5000 */
 	struct vmsg_vq_driver *vqs; /* the owner's array */
 	uint32_t vq_count;          /* its length */
@@ -118,6 +119,13 @@ int vmsg_driver_reset(struct vmsg_driver *driver);
 
 /* Says FAILED to the device: the driver has given up. */
 int vmsg_driver_fail(struct vmsg_driver *driver);
+
+/*
+ * Sends a transport request of the caller's and waits, again `retries` times if no answer comes, and
+ * then looks at the device's status (DRV-14, DRV-15). The result of the last try.
+ */
+int vmsg_driver_request(struct vmsg_driver *driver, struct vmsg_request *request,
+			struct vmsg_msg *msg);
 
 /* GET_DEVICE_STATUS, in the low 8 bits; or an error. */
 int vmsg_driver_read_status(struct vmsg_driver *driver);
