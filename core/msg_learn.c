@@ -52,8 +52,6 @@ static enum vmsg_dialect learn_from_devices(const uint8_t *wire, uint32_t len)
 	map = size - 14;
 	first = vmsg_get16(wire + 10);
 	second = vmsg_get16(wire + 12);
-	if (map == 0 && first != second)
-		return first ? VMSG_V2 : VMSG_V1;
 	v1 = first % 8 == 0 && first / 8 == map;
 	v2 = (second + 7) / 8 == map;
 	if (v1 == v2)

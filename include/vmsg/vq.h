@@ -9,6 +9,10 @@
  * bounded by the queue size. A violation makes the queue broken, once and for all until its next
  * reset: pop returns VMSG_ERR_PROTO and the device is to set NEEDS_RESET. The driver side distrusts
  * the device in the same way.
+ *
+ * On memory that is not coherent (vmsg/port.h) the rings, indirect tables and what vmsg_chain_read
+ * and vmsg_chain_write copy are taken care of here; data touched otherwise is its user's. Packed
+ * rings are written by both sides, several descriptors a cache line: there they must be uncached.
  */
 #ifndef VMSG_VQ_H
 #define VMSG_VQ_H
@@ -39,22 +43,26 @@ struct vmsg_chain {
 	struct vmsg_iov *iov;
 	uint16_t iov_max;
 	uint16_t readable_count, writable_count;
-	uint16_t id;    /* names the chain to the driver */
-	uint16_t slots; /* ring entries it occupies (packed) */
+	uint16_t id;    /* names the chain to the driver: < size, but nothing else is sure of it */
+	uint16_t slots; /* ring entries it occupies (packed); 1 (split) */
 	uint32_t readable_bytes, writable_bytes;
 };
 
 struct vmsg_vq_device;
 
+/* The part that differs; core/vq.c does the rest and calls these. */
 struct vmsg_vq_device_format {
 	bool packed;
 	/* Areas of a queue of this size. False when the format does not allow the size. */
 	bool (*bytes)(uint32_t size, struct vmsg_vq_bytes *bytes);
-	void (*init)(struct vmsg_vq_device *vq);
+	/* Takes a chain from the ring into an empty `chain`: 1, 0, or VMSG_ERR_PROTO. */
 	int (*pop)(struct vmsg_vq_device *vq, struct vmsg_chain *chain);
+	/* Writes a used entry and moves used_idx on. */
 	void (*push)(struct vmsg_vq_device *vq, const struct vmsg_chain *chain, uint32_t written);
-	bool (*used_event)(struct vmsg_vq_device *vq);
-	bool (*want_kicks)(struct vmsg_vq_device *vq, bool on);
+	/* What the driver asked for, seen after the last push. */
+	bool (*used_event)(const struct vmsg_vq_device *vq);
+	/* Writes down kicks_wanted for the driver; then, whether something is available. */
+	bool (*want_kicks)(const struct vmsg_vq_device *vq);
 };
 
 extern const struct vmsg_vq_device_format vmsg_vq_split_device;
@@ -63,26 +71,30 @@ extern const struct vmsg_vq_device_format vmsg_vq_packed_device;
 struct vmsg_vq_device {
 	uint16_t max_size; /* set by the device; 0: this queue does not exist */
 
-	/* As SET_VQUEUE stored them; kept by core/device.c. */
+	/* As SET_VQUEUE stored them, with the addresses below; kept by core/device.c. */
 	uint16_t size;
 	bool enabled;
 	bool broken;
-	uint64_t desc_addr, driver_addr, device_addr;
+
+	/*
+	 * Private to core/vq*.c. A position in the ring is a free-running index (split), or a slot
+	 * with the wrap counter in bit 15 (packed).
+	 */
+	bool kicks_wanted;
+	uint16_t avail_idx;   /* position of the next chain to take */
+	uint16_t avail_seen;  /* split: the driver's index when last read and checked */
+	uint16_t used_idx;    /* position of the next chain to give back */
+	uint16_t in_flight;   /* popped and not pushed: chains (split) or slots (packed) */
+	uint16_t unsignalled; /* pushed since the last used_event, likewise; stops at 65535 */
+	uint16_t armed;       /* avail_idx when kicks were last asked for */
 
 	/* Set by vmsg_vq_device_enable(). */
 	const struct vmsg_vq_device_format *format;
 	const struct vmsg_mem *mem;
-	uint64_t features; /* negotiated */
 	uint8_t *desc, *driver, *device;
+	uint64_t features; /* negotiated */
 
-	/* Private to core/vq_*_device.c. */
-	uint16_t avail_idx;  /* next to take: free-running (split) or slot (packed) */
-	uint16_t avail_seen; /* split: the driver's index when last read */
-	uint16_t used_idx;   /* next to give back, likewise */
-	uint16_t signalled;  /* used_idx when the driver was last considered for a notification */
-	uint16_t in_flight;  /* popped and not pushed: chains (split) or slots (packed) */
-	bool avail_wrap, used_wrap, signalled_wrap;
-	bool kicks_wanted;
+	uint64_t desc_addr, driver_addr, device_addr;
 
 	/* Private to core/device.c. */
 	uint8_t owes;         /* what waits for room on the bus */
@@ -90,8 +102,8 @@ struct vmsg_vq_device {
 };
 
 /*
- * Finds the three areas in `mem` and starts the queue from empty. size and addresses are set.
- * VMSG_ERR_INVAL when the size, an alignment or a range is not acceptable; nothing changed then.
+ * Finds the three areas in `mem` and starts the queue from empty, kicks wanted. size and addresses
+ * are set. VMSG_ERR_INVAL when the size, an alignment or a range is not acceptable; nothing changed then.
  */
 int vmsg_vq_device_enable(struct vmsg_vq_device *vq, const struct vmsg_vq_device_format *format,
 			  const struct vmsg_mem *mem, uint64_t features);
@@ -103,39 +115,25 @@ void vmsg_vq_device_reset(struct vmsg_vq_device *vq);
  * Takes the next chain. 1; 0 when there is none; VMSG_ERR_PROTO when the queue is broken (in the
  * first such call, and in all that follow). A chain of more than iov_max buffers breaks the queue:
  * give room for `size` of them, or for what the device's configuration allows. Cost: O(chain).
+ * A 0 while kicks are wanted means that the next chain will bring one.
  */
-static inline int vmsg_vq_pop(struct vmsg_vq_device *vq, struct vmsg_chain *chain)
-{
-	if (!vq->enabled || vq->broken)
-		return vq->broken ? VMSG_ERR_PROTO : 0;
-	return vq->format->pop(vq, chain);
-}
+int vmsg_vq_pop(struct vmsg_vq_device *vq, struct vmsg_chain *chain);
 
 /*
  * Gives a chain back, `written` bytes of its writable part filled from the start (at most
  * writable_bytes: asserted). With IN_ORDER chains are pushed in the order popped: the caller's duty.
- * The driver can see it at once; whether to notify is used_event's matter.
+ * The driver can see it at once; whether to notify is used_event's matter. iov is not looked at.
  */
-static inline void vmsg_vq_push(struct vmsg_vq_device *vq, const struct vmsg_chain *chain,
-				uint32_t written)
-{
-	vq->format->push(vq, chain, written);
-}
+void vmsg_vq_push(struct vmsg_vq_device *vq, const struct vmsg_chain *chain, uint32_t written);
 
 /* True when the driver wants a notification for what was pushed since the last call. */
-static inline bool vmsg_vq_used_event(struct vmsg_vq_device *vq)
-{
-	return vq->format->used_event(vq);
-}
+bool vmsg_vq_used_event(struct vmsg_vq_device *vq);
 
 /*
  * Says whether kicks are wanted (a device that polls wants none). Returns true when, after saying
  * so, something is available: with on, look again before sleeping, or a kick may have been missed.
  */
-static inline bool vmsg_vq_want_kicks(struct vmsg_vq_device *vq, bool on)
-{
-	return vq->enabled && !vq->broken && vq->format->want_kicks(vq, on);
-}
+bool vmsg_vq_want_kicks(struct vmsg_vq_device *vq, bool on);
 
 /* ---- Driver side ---- */
 
@@ -165,16 +163,22 @@ struct vmsg_vq_memory {
 
 struct vmsg_vq_driver;
 
+/* The part that differs; core/vq.c does the rest and calls these. */
 struct vmsg_vq_driver_format {
 	bool packed;
 	bool (*bytes)(uint32_t size, struct vmsg_vq_bytes *bytes);
-	void (*init)(struct vmsg_vq_driver *vq);
-	int (*add)(struct vmsg_vq_driver *vq, const struct vmsg_buf *bufs, uint16_t readable_count,
-		   uint16_t writable_count, void *cookie);
+	/*
+	 * Writes the chain free_head into the ring: count buffers, the first readable_count of them
+	 * readable, each with these flags as well.
+	 */
+	void (*put)(struct vmsg_vq_driver *vq, const struct vmsg_buf *bufs, uint32_t readable_count,
+		    uint32_t count, uint32_t flags);
+	/* Shows the device the chains up to avail_idx; then, whether it asked for a kick. */
 	bool (*publish)(struct vmsg_vq_driver *vq);
-	int (*get)(struct vmsg_vq_driver *vq, void **cookie, uint32_t *written);
-	bool (*want_used)(struct vmsg_vq_driver *vq, bool on);
-	uint32_t (*next_offset)(const struct vmsg_vq_driver *vq);
+	/* Reads the next used entry into used_id and used_bytes: 1, 0, or VMSG_ERR_PROTO. */
+	int (*look)(struct vmsg_vq_driver *vq);
+	/* Writes down used_wanted for the device; then, whether something is used. */
+	bool (*want_used)(const struct vmsg_vq_driver *vq);
 };
 
 extern const struct vmsg_vq_driver_format vmsg_vq_split_driver;
@@ -182,35 +186,44 @@ extern const struct vmsg_vq_driver_format vmsg_vq_packed_driver;
 
 struct vmsg_vq_driver {
 	const struct vmsg_vq_driver_format *format;
-	struct vmsg_vq_memory memory;
 	struct vmsg_vq_state *state;
-	uint64_t features;
 	uint16_t size; /* 0: not set up */
 	bool broken;
 
-	/* Private to core/vq_*_driver.c. */
-	uint16_t free_head, free_count;
-	uint16_t avail_idx;   /* next to fill: free-running (split) or slot (packed) */
-	uint16_t published;   /* avail_idx the device was last told */
-	uint16_t used_idx;    /* next to take back, likewise */
-	uint16_t added;       /* ring entries added since the last publish */
-	uint16_t in_order_id; /* IN_ORDER: the oldest chain outstanding */
-	bool avail_wrap, used_wrap;
-	bool used_wanted;
-	uint16_t batch_left; /* IN_ORDER: chains that the last used entry also completed */
-	uint32_t batch_written;
-	uint16_t drain_next;
-
 	/* Private to core/driver.c. */
 	bool owes_kick;
+
+	/* Private to core/vq*.c. Positions are as in struct vmsg_vq_device. */
+	bool used_wanted;
+	bool in_batch;       /* used_id completed several chains; some are still to be handed out */
+	uint16_t free_head, free_count;
+	uint16_t avail_idx;  /* position of the next chain to fill */
+	uint16_t published;  /* avail_idx when the device was last told */
+	uint16_t added;      /* since then: chains (split) or slots (packed) */
+	uint16_t used_idx;   /* position of the next chain to take back */
+	uint16_t used_seen;  /* split: the device's index when last read and checked */
+	uint16_t armed;      /* used_idx when used notifications were last asked for */
+	uint16_t oldest;     /* IN_ORDER: the chain that comes back next */
+	uint16_t drain_next;
+	uint32_t used_id;    /* the used entry being worked on; IN_ORDER: it completes */
+	uint32_t used_bytes; /* all chains up to this one */
+	uint8_t *held;       /* packed: last word of the first descriptor added, */
+	uint32_t held_word;  /* and what to store there to make all of them available */
+
+	uint64_t features;
+	struct vmsg_vq_memory memory;
 };
 
-/* Takes shared memory for a queue of `size` from an arena. VMSG_ERR_NOMEM, VMSG_ERR_INVAL. */
+/*
+ * Takes shared memory for a queue of `size` from an arena, in whole cache lines. VMSG_ERR_NOMEM
+ * (and nothing was taken), VMSG_ERR_INVAL.
+ */
 int vmsg_vq_memory_take(struct vmsg_vq_memory *memory, const struct vmsg_vq_driver_format *format,
 			uint16_t size, uint16_t indirect_max, struct vmsg_arena *arena);
 
 /*
- * An empty queue in zeroed memory; also after a reset. state has `size` entries. features are the
+ * An empty queue, used notifications wanted; also after a reset. The rings in memory are zeroed,
+ * so call it before the device learns of them. state has `size` entries. features are the
  * negotiated ones. VMSG_ERR_INVAL when the format does not allow the size.
  */
 int vmsg_vq_driver_init(struct vmsg_vq_driver *vq, const struct vmsg_vq_driver_format *format,
@@ -220,43 +233,35 @@ int vmsg_vq_driver_init(struct vmsg_vq_driver *vq, const struct vmsg_vq_driver_f
 /*
  * Adds a chain: first readable_count, then writable_count buffers; at least one. cookie is not NULL
  * and comes back with the chain. VMSG_ERR_AGAIN when the queue has no room for it now;
- * VMSG_ERR_INVAL when it never has (more than `size` buffers, 2^32 bytes or more); VMSG_ERR_PROTO
- * when broken. The device learns of it with publish.
+ * VMSG_ERR_INVAL when it never has (no buffer, more than `size` of them, an empty one, 2^32 bytes
+ * or more); VMSG_ERR_PROTO when broken. The device learns of it with publish.
  */
-static inline int vmsg_vq_add(struct vmsg_vq_driver *vq, const struct vmsg_buf *bufs,
-			      uint16_t readable_count, uint16_t writable_count, void *cookie)
-{
-	return vq->format->add(vq, bufs, readable_count, writable_count, cookie);
-}
+int vmsg_vq_add(struct vmsg_vq_driver *vq, const struct vmsg_buf *bufs, uint16_t readable_count,
+		uint16_t writable_count, void *cookie);
 
 /* Shows the device what was added since the last publish. True when it wants a kick for it. */
-static inline bool vmsg_vq_publish(struct vmsg_vq_driver *vq)
-{
-	return vq->format->publish(vq);
-}
+bool vmsg_vq_publish(struct vmsg_vq_driver *vq);
 
 /*
  * Takes back a used chain: its cookie, and how many bytes of its writable part the device wrote.
  * 1; 0 when there is none; VMSG_ERR_PROTO when the device broke the queue (an id that is not
- * outstanding, more bytes than were offered).
+ * outstanding, more bytes than were offered). A 0 while used notifications are wanted means that
+ * the next used chain will bring one.
  */
-static inline int vmsg_vq_get(struct vmsg_vq_driver *vq, void **cookie, uint32_t *written)
-{
-	if (vq->broken)
-		return VMSG_ERR_PROTO;
-	return vq->format->get(vq, cookie, written);
-}
+int vmsg_vq_get(struct vmsg_vq_driver *vq, void **cookie, uint32_t *written);
 
 /* As vmsg_vq_want_kicks, for used notifications. */
-static inline bool vmsg_vq_want_used(struct vmsg_vq_driver *vq, bool on)
-{
-	return !vq->broken && vq->format->want_used(vq, on);
-}
+bool vmsg_vq_want_used(struct vmsg_vq_driver *vq, bool on);
 
-/* What EVENT_AVAIL carries with NOTIFICATION_DATA: offset in bits 30:0, wrap in bit 31 (DRV-73). */
+/*
+ * What EVENT_AVAIL carries with NOTIFICATION_DATA (DRV-73): the position after what was last
+ * published. Split: the available index. Packed: the slot in bits 30:0, the wrap counter in bit 31.
+ */
 static inline uint32_t vmsg_vq_next_offset(const struct vmsg_vq_driver *vq)
 {
-	return vq->format->next_offset(vq);
+	if (!vq->format->packed)
+		return vq->published;
+	return (vq->published & 0x7fffu) | (uint32_t)(vq->published & 0x8000u) << 16;
 }
 
 /*
@@ -265,7 +270,7 @@ static inline uint32_t vmsg_vq_next_offset(const struct vmsg_vq_driver *vq)
  */
 void *vmsg_vq_drain(struct vmsg_vq_driver *vq);
 
-/* ---- Shared by the four formats (core/vq.c) ---- */
+/* ---- Descriptors ---- */
 
 #define VMSG_DESC_BYTES     16u
 #define VMSG_DESC_NEXT      1u /* flags of a descriptor, masks */
@@ -286,7 +291,7 @@ struct vmsg_desc {
 	uint16_t next; /* split and split indirect: next; packed: id */
 };
 
-/* Copies the descriptor at ptr (16-byte aligned, shared) once. packed chooses the field order. */
+/* Copies the descriptor at ptr (4-byte aligned, shared) once. packed chooses the field order. */
 void vmsg_desc_read(const uint8_t *ptr, bool packed, struct vmsg_desc *desc);
 
 /*
@@ -297,13 +302,13 @@ int vmsg_chain_append(struct vmsg_chain *chain, const struct vmsg_mem *mem,
 		      const struct vmsg_desc *desc);
 
 /*
- * Walks an indirect table that `desc` names and appends its buffers. limit is the queue size.
- * Split tables follow `next`; packed ones are taken in order.
+ * Walks an indirect table that `desc` names and appends its buffers; the chain has at most `limit`
+ * of them then. Split tables follow `next`; packed ones are taken in order.
  */
 int vmsg_chain_append_table(struct vmsg_chain *chain, const struct vmsg_mem *mem,
 			    const struct vmsg_desc *desc, bool packed, uint16_t limit);
 
-/* True when event lies in (old, new], all modulo 2^16 (virtio 1.4, 2.7.10). */
+/* True when event lies in (old, now], all modulo 2^16 (virtio 1.4, 2.7.10). */
 static inline bool vmsg_need_event(uint16_t event, uint16_t now, uint16_t old)
 {
 	return (uint16_t)(now - event - 1) < (uint16_t)(now - old);
