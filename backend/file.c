@@ -14,7 +14,7 @@
 #include "file.h"
 
 #define IN_PLACE_MAX_BYTES (1u << 20) /* copying more in one go would hold up the others */
-#define RETRIES_MAX        64      /* of an operation that says "again" */
+#define RETRIES_MAX	   64	      /* of an operation that says "again" */
 
 /* Phases of a request. */
 #define PHASE_FIRST  0
@@ -135,7 +135,11 @@ ssize_t file_perform(const struct file_op *op)
 
 	switch (op->kind) {
 	case FILE_READ:
-		result = preadv2(op->fd, op->iov, op->iov_count, offset, op->flags);
+		/* One buffer is the usual case, and pread the cheaper call. */
+		if (op->iov_count == 1 && !op->flags)
+			result = pread(op->fd, op->iov->iov_base, op->iov->iov_len, offset);
+		else
+			result = preadv2(op->fd, op->iov, op->iov_count, offset, op->flags);
 		break;
 	case FILE_WRITE:
 		result = pwritev2(op->fd, op->iov, op->iov_count, offset, op->flags);

@@ -15,13 +15,13 @@
 
 #include "file.h"
 
-#define DEPTH_DEFAULT   256u
+#define DEPTH_DEFAULT	256u
 #define THREADS_DEFAULT 4u
-#define MAX_SECTORS     (1u << 20) /* of one DISCARD or WRITE_ZEROES: 512 MiB */
-#define PAGE_BYTES      4096u
+#define MAX_SECTORS	(1u << 20) /* of one DISCARD or WRITE_ZEROES: 512 MiB */
+#define PAGE_BYTES	4096u
 
-__attribute__((format(printf, 4, 5))) static int
-fail(int rc, char *error, size_t error_size, const char *format, ...)
+__attribute__((format(printf, 4, 5))) static int fail(int rc, char *error, size_t error_size,
+						      const char *format, ...)
 {
 	va_list args;
 
@@ -34,8 +34,7 @@ fail(int rc, char *error, size_t error_size, const char *format, ...)
 
 /* ---- Open and lock ---- */
 
-static int open_error(const struct vmsg_file_options *options, int number, char *error,
-		      size_t size)
+static int open_error(const struct vmsg_file_options *options, int number, char *error, size_t size)
 {
 	const char *path = options->path;
 
@@ -58,8 +57,7 @@ static int open_error(const struct vmsg_file_options *options, int number, char 
 				    path);
 		/* fall through */
 	default:
-		return fail(-number, error, size, "%s: cannot open it: %s", path,
-			    strerror(number));
+		return fail(-number, error, size, "%s: cannot open it: %s", path, strerror(number));
 	}
 }
 
@@ -128,8 +126,8 @@ static void describe_file(struct vmsg_file *file, const struct stat *st)
 		info->block_bytes = probe_direct(file);
 	if (is_power_of_two(cluster) && cluster >= info->block_bytes && cluster <= 65536)
 		info->physical_exp = (uint8_t)(log2_of(cluster) - log2_of(info->block_bytes));
-	info->discard_align_sectors = (info->block_bytes << info->physical_exp) /
-				      VMSG_BLK_SECTOR_BYTES;
+	info->discard_align_sectors =
+		(info->block_bytes << info->physical_exp) / VMSG_BLK_SECTOR_BYTES;
 	if (fstatfs(file->fd, &fs) == 0)
 		file->in_memory = fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
 }
@@ -150,8 +148,8 @@ static void describe_disk(struct vmsg_file *file)
 		info->min_io_blocks = (uint16_t)(min_io / info->block_bytes);
 	if (ioctl(file->fd, BLKIOOPT, &opt_io) == 0)
 		info->opt_io_blocks = opt_io / info->block_bytes;
-	info->discard_align_sectors = (info->block_bytes << info->physical_exp) /
-				      VMSG_BLK_SECTOR_BYTES;
+	info->discard_align_sectors =
+		(info->block_bytes << info->physical_exp) / VMSG_BLK_SECTOR_BYTES;
 }
 
 static void describe_operations(struct vmsg_file *file)
@@ -194,8 +192,8 @@ int vmsg_file_measure(struct vmsg_file *file, uint64_t *capacity_sectors, char *
 
 /* ---- Engine ---- */
 
-static int open_engine(struct vmsg_file *file, const struct vmsg_file_options *options,
-		       char *error, size_t error_size)
+static int open_engine(struct vmsg_file *file, const struct vmsg_file_options *options, char *error,
+		       size_t error_size)
 {
 	static const struct file_engine *const all[] = { &file_uring, &file_threads, &file_sync };
 	const char *name = options->engine ? options->engine : "auto";

@@ -48,10 +48,11 @@ static void *run(void *arg)
 		result = file_perform(&op);
 		pthread_mutex_lock(&pool->mutex);
 		request->scratch = (uint64_t)result;
+		/* Before the bell, or somebody looks for what rang and finds nothing. */
+		atomic_store(&pool->any_ended, true);
 		if (!pool->ended.first)
 			eventfd_write(pool->file->watch_fd, 1); /* far from full, so it works */
 		file_list_add(&pool->ended, request);
-		atomic_store(&pool->any_ended, true);
 	}
 	pthread_mutex_unlock(&pool->mutex);
 	return NULL;

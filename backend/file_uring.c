@@ -17,14 +17,15 @@ struct uring {
 };
 
 /* What request->scratch says. */
-#define WAITING   0u
+#define WAITING	  0u
 #define IN_KERNEL 1u
 
 static bool can_do_all(struct io_uring *ring)
 {
-	static const int wanted[] = { IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_WRITE,
-				      IORING_OP_FSYNC, IORING_OP_FALLOCATE,
-				      IORING_OP_ASYNC_CANCEL };
+	static const int wanted[] = {
+		IORING_OP_READV, IORING_OP_WRITEV,    IORING_OP_WRITE,
+		IORING_OP_FSYNC, IORING_OP_FALLOCATE, IORING_OP_ASYNC_CANCEL
+	};
 	struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
 	bool all = probe != NULL;
 
@@ -78,8 +79,8 @@ static void prepare(struct io_uring_sqe *sqe, const struct file_op *op)
 				     op->flags);
 		break;
 	case FILE_WRITE:
-		io_uring_prep_writev2(sqe, op->fd, op->iov, (unsigned int)op->iov_count,
-				      op->offset, op->flags);
+		io_uring_prep_writev2(sqe, op->fd, op->iov, (unsigned int)op->iov_count, op->offset,
+				      op->flags);
 		break;
 	case FILE_ZEROES:
 		io_uring_prep_write(sqe, op->fd, file_zeroes, (unsigned int)op->len, op->offset);
@@ -89,8 +90,7 @@ static void prepare(struct io_uring_sqe *sqe, const struct file_op *op)
 		io_uring_prep_fsync(sqe, op->fd, IORING_FSYNC_DATASYNC);
 		break;
 	case FILE_ALLOCATE:
-		io_uring_prep_fallocate(sqe, op->fd, op->flags, (off_t)op->offset,
-					(off_t)op->len);
+		io_uring_prep_fallocate(sqe, op->fd, op->flags, (off_t)op->offset, (off_t)op->len);
 		break;
 	}
 }

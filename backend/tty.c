@@ -21,13 +21,13 @@
 #include <vmsg/backend.h>
 
 struct vmsg_tty {
-	int in, out;       /* the same for a pseudo terminal; in is -1 after end of file */
+	int in, out;	      /* the same for a pseudo terminal; in is -1 after end of file */
 	bool own_in, own_out; /* opened by us */
-	bool waits;        /* not every write to out returns at once: ask poll first */
+	bool waits;	      /* not every write to out returns at once: ask poll first */
 	bool is_pty;
 	bool connected;
-	int opens;         /* pty: inotify, -1 otherwise */
-	bool raw;          /* saved is to be put back */
+	int opens; /* pty: inotify, -1 otherwise */
+	bool raw;  /* saved is to be put back */
 	struct termios saved;
 	char path[PATH_MAX];
 };

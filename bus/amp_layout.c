@@ -63,6 +63,7 @@ static bool start_over(struct vmsg_amp *amp)
 	/* From here to a good block it is not known what is ours. */
 	if (!amp->role->prepare(amp)) {
 		amp->laid_out = false;
+		amp->state = VMSG_AMP_INIT;
 		return false;
 	}
 	/* The old indices stay until the peer has left RUN: see zero(). */
@@ -93,7 +94,8 @@ static void zero(struct vmsg_amp *amp)
 
 static bool from_init(struct vmsg_amp *amp)
 {
-	if (!amp->laid_out)
+	/* Also where the block has changed: the head may be elsewhere, and nobody sees ours. */
+	if (!amp->laid_out || !amp->role->confirm(amp))
 		return start_over(amp);
 	/* The peer still talks to who we were; it must see our INIT first. */
 	if (peer_status(amp) == VMSG_AMP_RUN)
@@ -107,6 +109,8 @@ static bool from_ready(struct vmsg_amp *amp)
 {
 	uint16_t peer = peer_status(amp);
 
+	if (!amp->role->confirm(amp))
+		return start_over(amp);
 	if (peer != VMSG_AMP_READY && peer != VMSG_AMP_RUN)
 		return false;
 	amp->seen = false;
@@ -123,19 +127,18 @@ static bool from_run(struct vmsg_amp *amp)
 	uint16_t peer = peer_status(amp);
 	bool leave = amp->leaving || amp->lost;
 
+	vmsg_rmb();
+	if (!amp->seen && !amp->role->confirm(amp))
+		leave = true;
 	if (!leave && peer == VMSG_AMP_RUN) {
 		if (amp->seen)
 			return false;
 		vmsg_rmb();
-		if (amp->role->confirm(amp)) {
-			vmsg_rmb();
-			if (peer_status(amp) != VMSG_AMP_RUN)
-				return false;
-			amp->seen = true;
-			vmsg_amp_came_up(amp);
-			return true;
-		}
-		leave = true;
+		if (peer_status(amp) != VMSG_AMP_RUN)
+			return false;
+		amp->seen = true;
+		vmsg_amp_came_up(amp);
+		return true;
 	}
 	if (!leave && peer == VMSG_AMP_READY && !amp->seen)
 		return false;

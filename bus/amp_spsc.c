@@ -119,9 +119,11 @@ static bool adopt(struct vmsg_amp *amp)
 		unread_is_ours = amp->role->keeps_unread && tail < SLOT_COUNT;
 	} else {
 		/* After zeroing all that lies there is new; after nonsense nothing is trusted. */
-		if (amp->wiped && peer_head != amp->peer_producer)
+		bool wiped = amp->wiped && peer_head != amp->peer_producer;
+
+		if (wiped)
 			tail = 0;
-		unread_is_ours = zeroed(tail, amp->told_consumer) ||
+		unread_is_ours = wiped || zeroed(tail, amp->told_consumer) ||
 				 (tail == 0 && zeroed(head, amp->producer));
 		if (head == 0)
 			amp->producer = 0;
@@ -242,7 +244,7 @@ static int get(struct vmsg_amp *amp)
 		return 0;
 	/* No message begins like this: our word was zeroed just before we stored it. */
 	if (!vmsg_get32(amp->element) && !vmsg_get32(amp->element + 4)) {
-		return 1;
+		amp->lost = amp->wiped = true;
 		return 0;
 	}
 	amp->consumer = amp_next(amp, amp->consumer);

@@ -40,14 +40,30 @@ static uint32_t chance(struct vmsg_loop *loop)
 
 static void damage(struct vmsg_loop *loop, struct vmsg_loop_frame *frame)
 {
+	uint32_t header = vmsg_msg_header_bytes((enum vmsg_dialect)loop->device.bus.dialect);
 	uint32_t dice = chance(loop);
 
 	if (loop->plan.fault == VMSG_LOOP_TRUNCATE)
 		frame->len = dice % frame->len;
 	else if (loop->plan.fault == VMSG_LOOP_FLIP)
-		frame->bytes[dice % 8] ^= (uint8_t)(1u << (dice >> 8) % 8);
+		frame->bytes[dice % header] ^= (uint8_t)(1u << (dice >> 8) % 8);
 	else if (loop->plan.fault == VMSG_LOOP_DELAY)
 		frame->due_ms = loop->now_ms + loop->plan.delay_ms;
+}
+
+/* The fault FULL: three sends in a row find no room. */
+static int begin_full(struct vmsg_loop_way *way)
+{
+	way->full_left = 2;
+	return VMSG_ERR_AGAIN;
+}
+
+static bool is_full(struct vmsg_loop_way *way)
+{
+	if (way->full_left == 0)
+		return false;
+	way->full_left--;
+	return true;
 }
 
 static int send(struct vmsg_bus *bus, const void *buf, uint32_t len)
@@ -63,15 +79,11 @@ static int send(struct vmsg_bus *bus, const void *buf, uint32_t len)
 		return VMSG_ERR_SHUTDOWN;
 	VMSG_ASSERT(len <= VMSG_LOOP_BYTES);
 	/* One place stays free for the second copy of a duplicate. */
-	if (way->full_left || way->frame_count + 1 >= loop->capacity) {
-		way->full_left -= way->full_left != 0;
+	if (is_full(way) || way->frame_count + 1 >= loop->capacity)
 		return VMSG_ERR_AGAIN;
-	}
 	hit = strikes(loop, way, event);
-	if (hit && fault == VMSG_LOOP_FULL) {
-		way->full_left = 2;
-		return VMSG_ERR_AGAIN;
-	}
+	if (hit && fault == VMSG_LOOP_FULL)
+		return begin_full(way);
 	if (hit && fault == VMSG_LOOP_DROP)
 		return 0;
 	frame = &way->frames[way->frame_count++];
@@ -101,7 +113,11 @@ static int notify(struct vmsg_bus *bus, uint16_t dev_num, uint32_t vq_index)
 
 	if (loop->cut)
 		return VMSG_ERR_SHUTDOWN;
+	if (is_full(way))
+		return VMSG_ERR_AGAIN;
 	hit = strikes(loop, way, true);
+	if (hit && loop->plan.fault == VMSG_LOOP_FULL)
+		return begin_full(way);
 	if (hit && loop->plan.fault == VMSG_LOOP_DROP)
 		return 0;
 	if (hit && loop->plan.fault == VMSG_LOOP_DELAY)
@@ -238,6 +254,7 @@ void vmsg_loop_init(struct vmsg_loop *loop, const struct vmsg_loop_options *opti
 	init_end(loop, &loop->device, options);
 	init_end(loop, &loop->driver, options);
 	vmsg_bus_init_device(&loop->device.bus, options->device_dialect, options->features);
+	loop->driver.bus.learn = vmsg_msg_learn;
 	vmsg_bus_init_driver(&loop->driver.bus, options->driver_dialect, options->features);
 }
 

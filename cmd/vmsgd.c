@@ -152,6 +152,7 @@ static int prepare_loop(struct daemon *daemon, char *err, size_t err_size)
 	daemon->tick = (struct vmsg_timer){ .fire = on_tick, .user = daemon };
 	daemon->deadline = (struct vmsg_timer){ .fire = on_deadline, .user = daemon };
 	daemon->poller = (struct vmsg_poller){ .poll = on_turn, .user = daemon };
+	/* The first to be added is the last in a turn: it sees what the buses have done. */
 	vmsg_events_add_poller(&daemon->events, &daemon->poller);
 	return 0;
 }
@@ -281,9 +282,12 @@ static void say_what_would_be(const struct daemon *daemon)
 			printf("%s\n", line);
 		}
 	}
-	for (const struct bus *bus = daemon->buses; bus; bus = bus->next)
-		printf("ok: amp:%s would serve %u devices\n", bus->address.path,
-		       count_devices(daemon, bus));
+	for (const struct bus *bus = daemon->buses; bus; bus = bus->next) {
+		uint32_t count = count_devices(daemon, bus);
+
+		printf("ok: amp:%s would serve %u device%s\n", bus->address.path, count,
+		       count == 1 ? "" : "s");
+	}
 }
 
 /* The folders that sockets are to be made in. */

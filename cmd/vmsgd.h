@@ -3,14 +3,13 @@
  * The daemon's parts. A device is what one --device asks for; an instance is that device for one
  * peer of its bus, a virtio device of its own. Without peers= there is one instance.
  *
- * vmsgd.c           the life of the daemon
- * vmsgd_options.c   command line             vmsgd_help.c     --help, --print-capabilities
- * vmsgd_config.c    configuration file       vmsgd_text.c     a device as text: keys and their checks
- * vmsgd_bus.c       buses                    vmsgd_device.c   devices: from adding to removal
- * vmsgd_disk.c      blk                      vmsgd_entropy.c  rng
- * vmsgd_console.c   console
- * vmsgd_control.c   control socket           vmsgd_command.c  its commands
- * vmsgd_stat.c      list and stat as JSON
+ * vmsgd.c          the life of the daemon
+ * vmsgd_options.c  command line            vmsgd_help.c     --help, --print-capabilities
+ * vmsgd_config.c   configuration file      vmsgd_text.c     a device as text: its keys
+ * vmsgd_bus.c      buses                   vmsgd_device.c   devices, from adding to removal
+ * vmsgd_disk.c     blk                     vmsgd_entropy.c  rng
+ * vmsgd_console.c  console                 vmsgd_control.c  control socket
+ * vmsgd_command.c  its commands            vmsgd_stat.c     list and stat as JSON
  *
  * Functions with `err` (VMSG_ERR_TEXT bytes) write one line for people when they fail.
  */
@@ -31,7 +30,6 @@ struct control;
 
 /* ---- What to serve, as it was asked for ---- */
 
-#define MAX_DEVICES    4096u
 #define MAX_QUEUES     64u
 #define MAX_QUEUE_SIZE 1024u
 
@@ -81,9 +79,9 @@ struct device_type {
 	 * something. May be NULL.
 	 */
 	bool (*poll)(struct instance *instance);
-	/* Ends the model's I/O; true when none is left in flight. Called until then. May be NULL. */
+	/* Ends the model's I/O; true when none is left. Called until then. May be NULL. */
 	bool (*stop)(struct instance *instance);
-	/* Closes the backend; the device may still be on the bus, where nothing calls it any more. */
+	/* Closes the backend; the device may still be on the bus, where nothing calls it. */
 	void (*close)(struct instance *instance);
 	/* After that, off the bus. */
 	void (*free)(struct instance *instance);

@@ -15,7 +15,7 @@ static const char help[] =
 "      vmsgd --bus amp:/tmp/vmsg.sock --device blk,path=disk.img --device rng\n"
 "  and its use, in another:\n"
 "      vmsg list amp:/tmp/vmsg.sock\n"
-"      vmsg disk amp:/tmp/vmsg.sock 0 read >copy.img\n"
+"      vmsg disk amp:/tmp/vmsg.sock 0 read copy.img\n"
 "\n"
 "What to serve, and where:\n"
 "  -b, --bus amp:PATH[,KEY=VALUE]...   a bus: a Unix socket at PATH hands out the\n"
@@ -37,7 +37,8 @@ static const char help[] =
 "        direct               bypass the page cache\n"
 "        share                open it although another program has it open\n"
 "      rng               an entropy source: the kernel's random numbers\n"
-"      console           a console, on a pseudo terminal\n"
+"      console           a console\n"
+"        pty                  on a new pseudo terminal: the default\n"
 "        link=PATH            a lasting name for that terminal\n"
 "        stdio                on standard input and output instead\n"
 "        raw                  stdio: pass every key on, also Ctrl-C\n"
@@ -62,7 +63,7 @@ static const char help[] =
 "\n"
 "When it is ready it says so on standard error, one line for each bus:\n"
 "      vmsgd: ready: amp:/tmp/vmsg.sock (2 devices)\n"
-"Exit status: 0 ended as asked, 1 it failed, 2 options or configuration are wrong.\n";
+"Exit status: 0 ended as asked, 1 it failed, 2 wrong options or configuration.\n";
 
 void help_print(void)
 {

@@ -185,7 +185,7 @@ int options_parse(struct daemon *daemon, int argc, char **argv)
 	daemon->settings.spin_us = VMSG_SPIN_DEFAULT;
 	opterr = 0;
 	for (;;) {
-		/* What getopt will look at, should it be wrong; a group of letters is named whole. */
+		/* The word to name if getopt refuses it. */
 		const char *word = optind < argc ? argv[optind] : "";
 
 		option = getopt_long(argc, argv, ":b:d:c:qvhV", known, NULL);

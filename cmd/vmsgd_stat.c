@@ -209,7 +209,7 @@ static json_t *stat_bus(const struct bus *bus)
 		{ "size", bus->server.address.size_bytes }, { "connects", bus->connects },
 		{ "accepted", counters->accepted },	    { "refused", counters->refused },
 		{ "garbage", counters->garbage },	    { "silent", counters->silent },
-		{ "no_resources", counters->no_resources },
+		{ "no_resources", counters->no_resources }, { "hostile", counters->hostile },
 	};
 	json_t *object = json_object(), *peers = json_array();
 

@@ -72,32 +72,19 @@ static void handle_bus_message(struct vmsg_bus *bus, const struct vmsg_msg *msg)
  */
 static void answer_absent(struct vmsg_bus *bus, const struct vmsg_msg *msg)
 {
-	struct vmsg_msg reply = { 0 };
+	struct vmsg_msg reply = *msg;
 
 	bus->counters.no_device++;
 	if (bus->dialect == VMSG_V2 || (msg->msg_id & VMSG_ID_EVENT))
 		return;
-	reply.type = VMSG_TYPE_RESPONSE;
-	reply.msg_id = msg->msg_id;
-	reply.dev_num = msg->dev_num;
-	reply.token = msg->token;
-	switch (msg->msg_id) {
-	case VMSG_GET_VQUEUE:
-		reply.vqueue.index = msg->vqueue.index;
-		break;
-	case VMSG_GET_SHM:
-		reply.shm.shmid = msg->shm.shmid;
-		break;
-	case VMSG_GET_CONFIG:
-	case VMSG_SET_CONFIG:
-		reply.config.offset = msg->config.offset;
-		break;
-	case VMSG_GET_DEVICE_FEATURES:
-		reply.features.block_index = msg->features.block_index;
-		break;
-	default:
-		break;
-	}
+	/* Index, offset and the like are echoed; what counts or states something is 0. */
+	reply.type |= VMSG_TYPE_RESPONSE;
+	if (msg->msg_id == VMSG_GET_CONFIG || msg->msg_id == VMSG_SET_CONFIG)
+		reply.config.length = 0;
+	else if (msg->msg_id == VMSG_GET_DEVICE_FEATURES)
+		reply.features.num_blocks = 0;
+	else if (msg->msg_id == VMSG_SET_DEVICE_STATUS)
+		reply.status.status = 0;
 	vmsg_bus_reply(bus, &reply);
 }
 
@@ -214,6 +201,11 @@ void vmsg_bus_remove(struct vmsg_bus *bus, struct vmsg_device *device)
 	device->announce = device->announce == VMSG_DEVICE_ADDED ? 0 : VMSG_DEVICE_REMOVED;
 	for (uint32_t i = 0; i < device->vq_count; i++)
 		vmsg_vq_device_reset(&device->vqs[i]);
+	/* As new, should it be offered again. */
+	device->started = false;
+	device->resetting = false;
+	device->config_event = false;
+	device->status = 0;
 	bus->pending = true;
 	vmsg_bus_flush(bus);
 }

@@ -262,8 +262,8 @@ static const struct vmsg_bus_side driver_side = {
 
 void vmsg_bus_init_driver(struct vmsg_bus *bus, enum vmsg_dialect dialect, uint32_t features)
 {
+	VMSG_ASSERT(dialect != VMSG_AUTO || bus->learn);
 	vmsg_bus_init_common(bus, dialect, features, &driver_side);
-	bus->learn = dialect == VMSG_AUTO ? vmsg_msg_learn : NULL;
 }
 
 /* ---- Bus messages of our own ---- */

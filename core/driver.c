@@ -157,6 +157,8 @@ static int write_chunk(struct vmsg_driver *driver, uint32_t offset, const void *
 	rc = vmsg_driver_request(driver, &request, &msg);
 	if (rc < 0)
 		return rc == VMSG_ERR_MSGSIZE ? VMSG_ERR_PROTO : rc;
+	if (request.reply.config.offset != offset)
+		return VMSG_ERR_PROTO;
 	driver->generation = request.reply.config.generation;
 	return request.reply.config.length == len ? 0 : VMSG_ERR_IO;
 }

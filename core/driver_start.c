@@ -45,7 +45,6 @@ int vmsg_driver_reset(struct vmsg_driver *driver)
 	driver->started = false;
 	driver->status = 0; /* events from here on are of the past */
 	driver->features = 0;
-	driver->needs_reset = false;
 	driver->owes_kick = false;
 	rc = write_status(driver, 0);
 	while (rc >= 0 && driver->status) {
@@ -58,6 +57,8 @@ int vmsg_driver_reset(struct vmsg_driver *driver)
 		if (rc == 0)
 			rc = vmsg_driver_read_status(driver);
 	}
+	/* What the device still said about itself while it was being reset is of the past, too. */
+	driver->needs_reset = false;
 	return rc < 0 ? rc : 0;
 }
 
@@ -245,23 +246,16 @@ static int prepare_vq(struct vmsg_driver *driver, uint32_t index, uint16_t size,
 	const struct vmsg_vq_driver_format *format = format_of(driver);
 	struct vmsg_vq_driver *vq = &driver->vqs[index];
 	struct vmsg_vq_memory memory = vq->memory;
-	struct vmsg_vq_bytes bytes;
-	int rc;
+	int rc = 0;
 
 	if (!vmsg_has(driver->features, VMSG_F_INDIRECT_DESC))
 		indirect_max = 0;
-	if (memory.desc && vq->size == size && memory.indirect_max == indirect_max) {
-		/* Set up before and reset since: the same memory again, empty. */
-		format->bytes(size, &bytes);
-		memset(memory.desc, 0, bytes.desc);
-		memset(memory.driver, 0, bytes.driver);
-		memset(memory.device, 0, bytes.device);
-	} else {
+	/* A queue that was set up before, and reset since, has its memory already. */
+	if (!memory.desc || vq->size != size || memory.indirect_max != indirect_max)
 		rc = vmsg_vq_memory_take(&memory, format, size, indirect_max, arena);
-		if (rc < 0)
-			return rc;
-	}
-	return vmsg_vq_driver_init(vq, format, driver->features, size, &memory, state);
+	if (rc == 0)
+		rc = vmsg_vq_driver_init(vq, format, driver->features, size, &memory, state);
+	return rc;
 }
 
 int vmsg_driver_setup_vq(struct vmsg_driver *driver, uint32_t index, uint16_t size,
@@ -320,7 +314,8 @@ int vmsg_driver_ready(struct vmsg_driver *driver)
 {
 	int rc = add_status(driver, VMSG_STATUS_DRIVER_OK);
 
-	/* The first used buffer may be announced before the answer is looked at. */
 	driver->started = rc == 0;
+	/* The first used buffers may have been announced before the answer. */
+	vmsg_driver_poll(driver);
 	return rc;
 }

@@ -36,6 +36,7 @@ int vmsg_vq_device_enable(struct vmsg_vq_device *vq, const struct vmsg_vq_device
 	vq->avail_seen = vq->avail_idx;
 	vq->armed = 0; /* what zeroed rings ask for: split: from 0 on; packed: always */
 	vq->kicks_wanted = true;
+	vq->last_head = 0;
 	vq->in_flight = 0;
 	vq->unsignalled = 0;
 	vq->broken = false;
@@ -193,20 +194,24 @@ int vmsg_vq_append(const struct vmsg_vq_device *vq, struct vmsg_chain *chain,
 	return vmsg_chain_append_table(chain, vq->mem, desc, vq->format->packed, vq->size);
 }
 
-/* Copies between buf and the bytes from offset on of `count` parts. */
-static size_t copy(const struct vmsg_iov *iov, uint32_t count, size_t offset, uint8_t *buf,
-		   size_t len, bool write)
+/* Copies between buf and one half of a chain. */
+static size_t copy(const struct vmsg_chain *chain, size_t offset, uint8_t *buf, size_t len,
+		   bool write)
 {
+	const struct vmsg_iov *iov = chain->iov + (write ? chain->readable_count : 0);
+	uint32_t count = write ? chain->writable_count : chain->readable_count;
 	size_t done = 0;
 
 	for (; count > 0 && done < len; count--, iov++) {
-		uint8_t *ptr = iov->ptr + offset;
-		size_t piece = iov->len - offset;
+		uint8_t *ptr;
+		size_t piece;
 
 		if (offset >= iov->len) {
 			offset -= iov->len;
 			continue;
 		}
+		ptr = iov->ptr + offset;
+		piece = iov->len - offset;
 		if (piece > len - done)
 			piece = len - done;
 		if (write) {
@@ -224,14 +229,13 @@ static size_t copy(const struct vmsg_iov *iov, uint32_t count, size_t offset, ui
 
 size_t vmsg_chain_read(const struct vmsg_chain *chain, size_t offset, void *buf, size_t len)
 {
-	return copy(chain->iov, chain->readable_count, offset, buf, len, false);
+	return copy(chain, offset, buf, len, false);
 }
 
 size_t vmsg_chain_write(const struct vmsg_chain *chain, size_t offset, const void *buf, size_t len)
 {
 	/* Only read, as write says. */
-	return copy(chain->iov + chain->readable_count, chain->writable_count, offset,
-		    (uint8_t *)(uintptr_t)buf, len, true);
+	return copy(chain, offset, (uint8_t *)(uintptr_t)buf, len, true);
 }
 
 /* ---- Driver side ---- */

@@ -13,7 +13,10 @@ static void packed_put(struct vmsg_vq_driver *vq, const struct vmsg_buf *bufs,
 				vmsg_desc_flags(i, readable_count, count);
 
 		word = word << 16 | id;
-		/* The device goes no further than to the first one it may not have. */
+		/*
+		 * The device goes no further than to the first one it may not have, so only that one
+		 * is held back: its flags are those of the other lap until publish.
+		 */
 		if (vq->added == 0) {
 			vq->held = ptr + PACKED_WORD;
 			vq->held_word = word;

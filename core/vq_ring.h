@@ -24,6 +24,13 @@
  * so that one of the two sees what the other wrote.
  */
 
+/* Only saves time. */
+#if defined(__GNUC__)
+#define VMSG_PREFETCH(ptr) __builtin_prefetch(ptr)
+#else
+#define VMSG_PREFETCH(ptr) ((void)(ptr))
+#endif
+
 /* Split: areas of the driver and the device. Flags, index, entries, and the event index last. */
 #define SPLIT_IDX         2u
 #define SPLIT_RING        4u

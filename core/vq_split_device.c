@@ -24,6 +24,8 @@ static int split_pop(struct vmsg_vq_device *vq, struct vmsg_chain *chain)
 		if (waiting > vq->size - vq->in_flight)
 			return VMSG_ERR_PROTO;
 		vq->avail_seen = (uint16_t)(vq->avail_idx + waiting);
+		/* A driver likes to use the same head again: fetch it along with the entry. */
+		VMSG_PREFETCH(vq->desc + VMSG_DESC_BYTES * vq->last_head);
 		vmsg_rmb(); /* pairs with the driver's publish */
 	}
 	VMSG_CACHE_INVALIDATE(entry, SPLIT_AVAIL_BYTES);
@@ -39,6 +41,7 @@ static int split_pop(struct vmsg_vq_device *vq, struct vmsg_chain *chain)
 		if (vmsg_vq_append(vq, chain, &desc) < 0)
 			return VMSG_ERR_PROTO;
 	} while (desc.flags & VMSG_DESC_NEXT);
+	vq->last_head = chain->id;
 	vq->avail_idx++;
 	return 1;
 }

@@ -4,7 +4,8 @@
  * read; data, for IN, and one status byte to write. How the parts are spread over descriptors is
  * the driver's choice, so nothing here counts descriptors.
  */
-#include <vmsg/blk.h>
+#include "blk_private.h"
+
 #include <vmsg/port.h>
 
 /* A failed read leaves zeros, unless the driver asks for more than is decent to clear in one go. */
@@ -541,107 +542,17 @@ bool vmsg_blk_stop(struct vmsg_blk *blk)
 	return blk->in_flight == 0;
 }
 
-/* ---- Config ---- */
-
-bool vmsg_blk_writeback(const struct vmsg_blk *blk)
-{
-	uint64_t features = blk->device.features;
-
-	if (!vmsg_has(features, VMSG_BLK_F_FLUSH))
-		return false;
-	return !vmsg_has(features, VMSG_BLK_F_CONFIG_WCE) ||
-	       blk->config[VMSG_BLK_CONFIG_WRITEBACK] == 1;
-}
-
-static int start(struct vmsg_device *device)
-{
-	struct vmsg_blk *blk = to_blk(device);
-
-	blk->in_order = vmsg_has(device->features, VMSG_F_IN_ORDER);
-	/* A driver that cannot flush has no use for a cache. */
-	if (!vmsg_has(device->features, VMSG_BLK_F_FLUSH))
-		blk->config[VMSG_BLK_CONFIG_WRITEBACK] = 0;
-	return 0;
-}
-
-static int configure(struct vmsg_device *device, uint32_t offset, const void *data, uint32_t len)
-{
-	uint8_t value = *(const uint8_t *)data;
-
-	if (offset != VMSG_BLK_CONFIG_WRITEBACK || len != 1 || value > 1 ||
-	    !vmsg_has(device->features, VMSG_BLK_F_CONFIG_WCE))
-		return VMSG_ERR_INVAL;
-	if (value && !vmsg_has(device->features, VMSG_BLK_F_FLUSH))
-		return VMSG_ERR_INVAL;
-	device->config[offset] = value;
-	return 0;
-}
-
-void vmsg_blk_set_capacity(struct vmsg_blk *blk, uint64_t capacity_sectors)
-{
-	if (blk->info.capacity_sectors == capacity_sectors)
-		return;
-	blk->info.capacity_sectors = capacity_sectors;
-	vmsg_put64(blk->config + VMSG_BLK_CONFIG_CAPACITY, capacity_sectors);
-	vmsg_device_config_changed(&blk->device, VMSG_BLK_CONFIG_CAPACITY, 8);
-}
-
 /* ---- Init ---- */
 
 static const struct vmsg_device_ops ops = {
 	.name = "blk",
 	.device_id = VMSG_BLK_DEVICE_ID,
 	.reset = reset,
-	.start = start,
-	.configure = configure,
+	.start = vmsg_blk_start,
+	.configure = vmsg_blk_configure,
 	.kick = kick,
 	.reset_vq = reset_vq,
 };
-
-static void fill_config(struct vmsg_blk *blk, uint32_t seg_max)
-{
-	const struct vmsg_blk_info *info = &blk->info;
-	uint8_t *config = blk->config;
-
-	memset(config, 0, sizeof(blk->config));
-	vmsg_put64(config + VMSG_BLK_CONFIG_CAPACITY, info->capacity_sectors);
-	vmsg_put32(config + VMSG_BLK_CONFIG_SEG_MAX, seg_max);
-	vmsg_put32(config + VMSG_BLK_CONFIG_BLK_SIZE, info->block_bytes);
-	config[VMSG_BLK_CONFIG_PHYSICAL_EXP] = info->physical_exp;
-	config[VMSG_BLK_CONFIG_ALIGNMENT] = info->alignment_blocks;
-	vmsg_put16(config + VMSG_BLK_CONFIG_MIN_IO, info->min_io_blocks);
-	vmsg_put32(config + VMSG_BLK_CONFIG_OPT_IO, info->opt_io_blocks);
-	config[VMSG_BLK_CONFIG_WRITEBACK] = 1;
-	vmsg_put16(config + VMSG_BLK_CONFIG_NUM_QUEUES, (uint16_t)blk->device.vq_count);
-	if (vmsg_has(blk->device.offered, VMSG_BLK_F_DISCARD)) {
-		vmsg_put32(config + VMSG_BLK_CONFIG_DISCARD_SECTORS, info->max_discard_sectors);
-		vmsg_put32(config + VMSG_BLK_CONFIG_DISCARD_SEG, 1);
-		vmsg_put32(config + VMSG_BLK_CONFIG_DISCARD_ALIGN, info->discard_align_sectors);
-	}
-	if (vmsg_has(blk->device.offered, VMSG_BLK_F_WRITE_ZEROES)) {
-		vmsg_put32(config + VMSG_BLK_CONFIG_ZEROES_SECTORS, info->max_zeroes_sectors);
-		vmsg_put32(config + VMSG_BLK_CONFIG_ZEROES_SEG, 1);
-		config[VMSG_BLK_CONFIG_ZEROES_MAY_UNMAP] = info->zeroes_may_unmap;
-	}
-}
-
-static uint64_t features_of(const struct vmsg_blk *blk)
-{
-	const struct vmsg_blk_info *info = &blk->info;
-	uint64_t features = VMSG_BIT(VMSG_BLK_F_SEG_MAX) | VMSG_BIT(VMSG_BLK_F_BLK_SIZE) |
-			    VMSG_BIT(VMSG_BLK_F_FLUSH) | VMSG_BIT(VMSG_BLK_F_TOPOLOGY) |
-			    VMSG_BIT(VMSG_BLK_F_CONFIG_WCE);
-
-	if (blk->device.vq_count > 1)
-		features |= VMSG_BIT(VMSG_BLK_F_MQ);
-	if (info->read_only)
-		return features | VMSG_BIT(VMSG_BLK_F_RO);
-	if (info->max_discard_sectors)
-		features |= VMSG_BIT(VMSG_BLK_F_DISCARD);
-	if (info->max_zeroes_sectors)
-		features |= VMSG_BIT(VMSG_BLK_F_WRITE_ZEROES);
-	return features;
-}
 
 void vmsg_blk_init(struct vmsg_blk *blk)
 {
@@ -667,9 +578,9 @@ void vmsg_blk_init(struct vmsg_blk *blk)
 	blk->in_flight = 0;
 	blk->submitting = blk->stopping = blk->owes_reset = blk->in_order = false;
 	device->ops = &ops;
-	device->offered |= features_of(blk);
+	device->offered |= vmsg_blk_features(blk);
 	device->config = blk->config;
 	device->config_size = sizeof(blk->config);
-	fill_config(blk, iov_max - 2u);
+	vmsg_blk_fill_config(blk, iov_max - 2u);
 	vmsg_device_init(device);
 }

@@ -55,8 +55,7 @@ static bool transmit_chain(struct vmsg_console *console, uint32_t *budget)
 	struct vmsg_console_way *tx = &console->tx;
 
 	for (;;) {
-		struct vmsg_iov piece =
-			piece_at(tx->iov, tx->chain.readable_count, tx->offset);
+		struct vmsg_iov piece = piece_at(tx->iov, tx->chain.readable_count, tx->offset);
 		uint32_t len = piece_bytes(&piece, *budget);
 		int done;
 
@@ -97,7 +96,8 @@ static void transmit(struct vmsg_console *console)
 		chains--;
 		any = true;
 	}
-	if (budget == 0 || chains == 0)
+	console->tx.cut_off = budget == 0 || chains == 0;
+	if (console->tx.cut_off)
 		console->device.more = true;
 	if (any)
 		vmsg_device_used(&console->device, VMSG_CONSOLE_TX);
@@ -146,20 +146,24 @@ static void receive(struct vmsg_console *console)
 	}
 	/* Having given back a part-filled one, hold the next: it shows that input is wanted. */
 	console->wants_input = take(console, VMSG_CONSOLE_RX, &console->rx);
-	if (budget == 0 || chains == 0)
+	console->rx.cut_off = budget == 0 || chains == 0;
+	if (console->rx.cut_off)
 		console->device.more = true;
 	if (any)
 		vmsg_device_used(&console->device, VMSG_CONSOLE_RX);
 }
 
+/* A chain in hand waits for the backend, about which a kick says nothing: no need to ask it. */
 static void kick(struct vmsg_device *device, uint32_t vq_index)
 {
 	struct vmsg_console *console = (struct vmsg_console *)device;
 
-	if (vq_index == VMSG_CONSOLE_RX)
-		receive(console);
-	else
+	if (vq_index == VMSG_CONSOLE_RX) {
+		if (!console->rx.holding || console->rx.cut_off)
+			receive(console);
+	} else if (!console->tx.holding || console->tx.cut_off) {
 		transmit(console);
+	}
 }
 
 void vmsg_console_ready(struct vmsg_console *console)
@@ -201,10 +205,10 @@ static int reset_vq(struct vmsg_device *device, uint32_t vq_index)
 	struct vmsg_console *console = (struct vmsg_console *)device;
 
 	if (vq_index == VMSG_CONSOLE_RX) {
-		console->rx.holding = false;
+		console->rx.holding = console->rx.cut_off = false;
 		console->wants_input = false;
 	} else {
-		console->tx.holding = false;
+		console->tx.holding = console->tx.cut_off = false;
 		console->wants_output = false;
 	}
 	return 0;

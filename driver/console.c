@@ -6,7 +6,7 @@
 #include <vmsg/console.h>
 #include <vmsg/port.h>
 
-#define COPY_BYTES    256u /* handed to received() at a time: the device may still write its buffer */
+#define COPY_BYTES    256u /* handed to received() at a time */
 #define REKICK_MS     100u
 #define REKICK_MAX_MS (60u * 1000)
 
@@ -42,6 +42,7 @@ static void kick_rx(struct vmsg_console_driver *console)
 	vmsg_driver_kick(&console->driver, VMSG_CONSOLE_RX);
 }
 
+/* A copy, as the device could still write to its buffer. */
 static void deliver(struct vmsg_console_driver *console, const uint8_t *data, uint32_t len)
 {
 	uint8_t copy[COPY_BYTES];
@@ -171,10 +172,9 @@ static int setup_queue(struct vmsg_console_driver *console, uint32_t vq_index)
 
 static int start_device(struct vmsg_console_driver *console)
 {
-	const uint64_t wanted =
-		VMSG_BIT(VMSG_CONSOLE_F_SIZE) | VMSG_BIT(VMSG_CONSOLE_F_EMERG_WRITE) |
-		VMSG_BIT(VMSG_F_EVENT_IDX) | VMSG_BIT(VMSG_F_RING_PACKED) |
-		VMSG_BIT(VMSG_F_ACCESS_PLATFORM);
+	const uint64_t wanted = VMSG_BIT(VMSG_CONSOLE_F_SIZE) |
+				VMSG_BIT(VMSG_CONSOLE_F_EMERG_WRITE) | VMSG_BIT(VMSG_F_EVENT_IDX) |
+				VMSG_BIT(VMSG_F_RING_PACKED) | VMSG_BIT(VMSG_F_ACCESS_PLATFORM);
 	int rc = vmsg_driver_negotiate(&console->driver, wanted);
 
 	if (rc == 0)

@@ -54,8 +54,7 @@ static int start_device(struct vmsg_rng_driver *rng)
 		rc = vmsg_driver_setup_vq(&rng->driver, 0, VMSG_RNG_DRIVER_QUEUE_SIZE, 0,
 					  rng->arena, rng->state);
 	if (rc == 0) {
-		rng->buffer = vmsg_arena_take(rng->arena, rng->buffer_bytes, 64,
-					      &rng->buffer_addr);
+		rng->buffer = vmsg_arena_take(rng->arena, rng->buffer_bytes, 64, &rng->buffer_addr);
 		rc = rng->buffer ? 0 : VMSG_ERR_NOMEM;
 	}
 	if (rc == 0)

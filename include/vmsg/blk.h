@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Block devices, device type 2 (virtio 1.4, 5.2): the device model, what a backend has to offer, and
- * the driver. Sectors are 512 bytes whatever the block size is.
+ * Block devices, device type 2 (virtio 1.4, 5.2): the device model, what a backend has to offer,
+ * and the driver. Sectors are 512 bytes whatever the block size is.
  */
 #ifndef VMSG_BLK_H
 #define VMSG_BLK_H
@@ -103,8 +103,9 @@ struct vmsg_blk_request {
 	uint16_t vq_index;
 	uint64_t offset_bytes, len_bytes;
 	/*
-	 * READ and WRITE: memory of the driver. The backend may advance iov, iov_count, offset_bytes
-	 * and len_bytes as it makes progress; what a READ leaves in iov when it fails is zeroed.
+	 * READ and WRITE: memory of the driver. The backend may advance iov, iov_count,
+	 * offset_bytes and len_bytes as it makes progress; what a READ leaves in iov when it fails
+	 * is zeroed.
 	 */
 	struct vmsg_iov *iov;
 	uint16_t iov_count;
@@ -260,7 +261,7 @@ struct vmsg_blk_io {
 	void *user;
 
 	/*
-	 * The outcome, once busy is false. 0; VMSG_ERR_IO and VMSG_ERR_NOTSUP: the device said IOERR,
+	 * The outcome, once busy is false. 0; VMSG_ERR_IO, VMSG_ERR_NOTSUP: the device said IOERR,
 	 * UNSUPP; VMSG_ERR_PROTO: it answered nonsense; VMSG_ERR_SHUTDOWN: it went away, or was
 	 * reset; VMSG_ERR_TIMEDOUT: it was reset because of this request.
 	 */

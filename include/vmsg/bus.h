@@ -89,7 +89,7 @@ struct vmsg_bus {
 	void (*trace)(struct vmsg_bus *bus, bool sent, const void *buf, uint32_t len);
 	/* Driver side: EVENT_DEVICE arrived (state VMSG_DEVICE_*), when not NULL. */
 	void (*device_event)(struct vmsg_bus *bus, uint16_t dev_num, uint32_t state);
-	/* Driver side, dialect AUTO: vmsg_msg_learn; set by vmsg_bus_init_driver(). */
+	/* Driver side, dialect AUTO: set this to vmsg_msg_learn before init, to have it linked. */
 	enum vmsg_dialect (*learn)(const void *buf, uint32_t len);
 	void *user; /* the owner's, untouched */
 

@@ -48,6 +48,7 @@ struct vmsg_console_way {
 	struct vmsg_iov iov[VMSG_CONSOLE_QUEUE_SIZE];
 	size_t offset; /* bytes of the chain that are through */
 	bool holding;  /* a chain was popped and waits for the backend */
+	bool cut_off;  /* the last turn ended by its budget, not by the backend */
 };
 
 struct vmsg_console {

@@ -83,7 +83,7 @@ struct vmsg_device {
 
 	/* Private to the core. */
 	struct vmsg_device *next;
-	uint64_t selected; /* what SET_DRIVER_FEATURES has written so far */
+	uint32_t selected[2]; /* what SET_DRIVER_FEATURES has written so far, by block */
 	uint32_t changed_offset, changed_bytes;
 	uint8_t announce; /* VMSG_DEVICE_* that the driver side has not heard of yet */
 	bool config_event; /* EVENT_CONFIG waits for room */
@@ -137,6 +137,20 @@ static inline bool vmsg_device_live(const struct vmsg_device *device)
 	return device->started && !device->resetting &&
 	       !(device->status & VMSG_STATUS_NEEDS_RESET);
 }
+
+/* ---- For the core ---- */
+
+/* The virtqueue with this index, or NULL when the device has none. */
+static inline struct vmsg_vq_device *vmsg_device_vq(struct vmsg_device *device, uint32_t index)
+{
+	return index < device->vq_count && device->vqs[index].max_size ? &device->vqs[index] : NULL;
+}
+
+/* Whether SET_CONFIG must name the current generation (wire.md 2.9). */
+bool vmsg_device_is_strict(const struct vmsg_device *device);
+
+/* The driver wrote status 0. */
+void vmsg_device_start_reset(struct vmsg_device *device);
 
 /* Resets to status 0 without a message; the model's reset is called. For the bus. */
 void vmsg_device_reset(struct vmsg_device *device);

@@ -29,9 +29,13 @@ int vmsg_sd_notify(const char *state);
 
 /* ---- Event loop (events.c) ---- */
 
+/*
+ * Spinning is tried again less and less often while it does not pay (the peer is slow, or has no
+ * processor to run on), at most once in 256 wake-ups, and every time once it does.
+ */
 #define VMSG_SPIN_NEVER   0u
 #define VMSG_SPIN_ALWAYS  UINT32_MAX
-#define VMSG_SPIN_DEFAULT 50u /* microseconds */
+#define VMSG_SPIN_DEFAULT 100u /* microseconds: longer than it takes to wake a peer */
 
 struct vmsg_events;
 
@@ -69,6 +73,12 @@ struct vmsg_poller {
 	bool added;
 };
 
+/* Whether to spin after the next piece of work. */
+struct vmsg_spin {
+	uint32_t fails; /* times in a row that it found nothing */
+	uint32_t skip;  /* times not to try */
+};
+
 struct vmsg_events {
 	/* To be read, and spin_us written, at any time. */
 	uint32_t spin_us; /* how long to poll after the last piece of work; VMSG_SPIN_* */
@@ -77,6 +87,8 @@ struct vmsg_events {
 	/* Private. */
 	int epoll_fd, signal_fd;
 	bool stopped, spinning, one_cpu;
+	bool may_spin, idle; /* after this wake-up; spinning and nothing found yet */
+	struct vmsg_spin spin;
 	uint32_t spins;
 	uint64_t now_us, work_us, looked_us;
 	struct vmsg_timer *timers;
@@ -164,6 +176,7 @@ void vmsg_unlisten(struct vmsg_listener *listener);
 
 #define VMSG_IVSHMEM_MAX_PEERS 64u
 
+struct vmsg_guard;
 struct vmsg_ivshmem_server;
 
 enum vmsg_ivshmem_state {
@@ -185,7 +198,7 @@ struct vmsg_ivshmem_slot {
 	/* Private. */
 	struct vmsg_watch socket, bell;
 	uint32_t since_ms;
-	bool checked;
+	bool checked, hostile;
 };
 
 struct vmsg_ivshmem_counters {
@@ -193,6 +206,7 @@ struct vmsg_ivshmem_counters {
 	uint32_t garbage;           /* clients that sent something: dropped */
 	uint32_t silent;            /* clients that did not read their greeting: dropped */
 	uint32_t no_resources;      /* lost because of a limit of this system (descriptors) */
+	uint32_t hostile;           /* clients that made their doorbell block us: dropped */
 };
 
 struct vmsg_ivshmem_server {
@@ -211,6 +225,7 @@ struct vmsg_ivshmem_server {
 	struct vmsg_listener listener;
 	struct vmsg_watch watch;
 	struct vmsg_timer timer;
+	struct vmsg_guard *guard;
 	int spare_fd; /* given up to turn a client away when no descriptor is left */
 	bool paused;
 };
@@ -234,6 +249,8 @@ void vmsg_ivshmem_drop(struct vmsg_ivshmem_slot *slot);
 
 #define VMSG_IVSHMEM_MAX_ALSO 8u
 
+struct vmsg_lazy_bell;
+
 struct vmsg_ivshmem_client {
 	struct vmsg_shared memory;
 	int64_t id; /* our peer number */
@@ -247,6 +264,7 @@ struct vmsg_ivshmem_client {
 	uint32_t partial_bytes;
 	int partial_fd;
 	bool greeted; /* the version was right */
+	struct vmsg_lazy_bell *lazy;
 };
 
 /*
@@ -259,6 +277,13 @@ int vmsg_ivshmem_connect(struct vmsg_ivshmem_client *client, const char *path, u
 /* Also after a failed connect: does nothing then. */
 void vmsg_ivshmem_disconnect(struct vmsg_ivshmem_client *client);
 void vmsg_ivshmem_ring(struct vmsg_ivshmem_client *client);
+/*
+ * From now on a ring goes out with the next wait, in one system call, or with
+ * vmsg_ivshmem_flush(). For programs that wait soon after they rang. VMSG_ERR_NOTSUP: this system
+ * cannot do that; nothing changes then.
+ */
+int vmsg_ivshmem_ring_lazily(struct vmsg_ivshmem_client *client);
+void vmsg_ivshmem_flush(struct vmsg_ivshmem_client *client);
 /*
  * Sleeps until the doorbell rings, for at most ms milliseconds (-1: no limit), or until one of the
  * `count` descriptors in `also` is ready (at most VMSG_IVSHMEM_MAX_ALSO; their revents are set). 1:
@@ -378,6 +403,7 @@ struct vmsg_amp_client {
 	struct vmsg_region region;
 	bool quiet, one_cpu, opened;
 	uint32_t mark, found; /* progress at the last sleep; waits since a look at the socket */
+	struct vmsg_spin spin;
 	uint8_t frame[VMSG_AMP_MAX_ELEMENT], element[VMSG_AMP_MAX_ELEMENT];
 };
 

@@ -109,7 +109,8 @@ static inline uint32_t vmsg_msg_header_bytes(enum vmsg_dialect dialect)
 
 /*
  * Reads one message from buf, of which len bytes may be looked at (a whole slot, if the carrier has
- * slots; bytes past msg_size are ignored). msg->tail points into buf.
+ * slots; bytes past msg_size are ignored). Fields that the message does not have become 0.
+ * msg->tail points into buf.
  * 0; VMSG_ERR_BADMSG when the header, a size or a count is wrong; VMSG_ERR_NOENT when the message is
  * well framed but of no kind we know (the header fields of *msg are then valid).
  */

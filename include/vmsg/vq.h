@@ -68,6 +68,11 @@ struct vmsg_vq_device_format {
 extern const struct vmsg_vq_device_format vmsg_vq_split_device;
 extern const struct vmsg_vq_device_format vmsg_vq_packed_device;
 
+/* What a queue of the device side owes the driver. */
+#define VMSG_VQ_OWES_USED       0x1u /* EVENT_USED, or the doorbell */
+#define VMSG_VQ_OWES_RESETTING  0x2u /* RESET_VQUEUE is being carried out */
+#define VMSG_VQ_OWES_RESET_DONE 0x4u /* its answer */
+
 struct vmsg_vq_device {
 	uint16_t max_size; /* set by the device; 0: this queue does not exist */
 
@@ -87,6 +92,7 @@ struct vmsg_vq_device {
 	uint16_t in_flight;   /* popped and not pushed: chains (split) or slots (packed) */
 	uint16_t unsignalled; /* pushed since the last used_event, likewise; stops at 65535 */
 	uint16_t armed;       /* avail_idx when kicks were last asked for */
+	uint16_t last_head;   /* split: of the chain last taken */
 
 	/* Set by vmsg_vq_device_enable(). */
 	const struct vmsg_vq_device_format *format;
@@ -97,7 +103,7 @@ struct vmsg_vq_device {
 	uint64_t desc_addr, driver_addr, device_addr;
 
 	/* Private to core/device.c. */
-	uint8_t owes;         /* what waits for room on the bus */
+	uint8_t owes;         /* VMSG_VQ_OWES_* */
 	uint16_t reset_token; /* of the RESET_VQUEUE that is being carried out */
 };
 

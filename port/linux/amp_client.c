@@ -94,13 +94,14 @@ static uint32_t progress_of(const struct vmsg_amp_client *client)
 }
 
 /* How long to spin now, in microseconds. A bus where nothing moved since the last sleep sleeps. */
-static uint64_t spin_budget(const struct vmsg_amp_client *client, uint32_t ms)
+static uint64_t spin_budget(struct vmsg_amp_client *client, uint32_t ms)
 {
 	uint64_t limit_us = (uint64_t)ms * 1000u;
 
 	if (client->spin_us == VMSG_SPIN_ALWAYS)
 		return limit_us;
-	if (client->one_cpu || !client->spin_us || progress_of(client) == client->mark)
+	if (client->one_cpu || !client->spin_us || progress_of(client) == client->mark ||
+	    !vmsg_spin_try(&client->spin))
 		return 0;
 	return client->spin_us < limit_us ? client->spin_us : limit_us;
 }
@@ -126,6 +127,7 @@ static int sleep_link(struct vmsg_amp_client *client, uint32_t ms)
 {
 	int rc = vmsg_ivshmem_wait(&client->link, (int)ms, client->also, client->also_count);
 
+	client->amp.bus.learn = vmsg_msg_learn;
 	client->amp.bus.now_ms = vmsg_clock_ms();
 	if (rc == 0 && ms)
 		poll_drivers(client);
@@ -141,8 +143,13 @@ static int wait_for_bell(struct vmsg_amp *amp, uint32_t ms)
 	bool found = client->quiet && poll_drivers(client);
 	uint64_t budget_us = found ? 0 : spin_budget(client, ms);
 
-	if (budget_us)
+	/* Whoever spins for the answer does not hold the question back. */
+	if (found || budget_us)
+		vmsg_ivshmem_flush(&client->link);
+	if (budget_us) {
 		found = spin(client, budget_us);
+		vmsg_spin_paid(&client->spin, found);
+	}
 	if (found) {
 		amp->bus.now_ms = vmsg_clock_ms();
 		if (++client->found % LINK_WAITS)
@@ -152,6 +159,7 @@ static int wait_for_bell(struct vmsg_amp *amp, uint32_t ms)
 	if (!ms || client->spin_us == VMSG_SPIN_ALWAYS)
 		return sleep_link(client, 0);
 	if (set_quiet(client, false)) {
+		vmsg_ivshmem_flush(&client->link);
 		amp->bus.now_ms = vmsg_clock_ms();
 		return 0;
 	}
@@ -245,6 +253,7 @@ static int open_bus(struct vmsg_amp_client *client, const struct vmsg_amp_addres
 	client->amp.buffer_bytes = VMSG_AMP_MAX_ELEMENT;
 	client->amp.ring = ring;
 	client->amp.sleep = wait_for_bell;
+	client->amp.bus.learn = vmsg_msg_learn;
 	client->amp.bus.now_ms = vmsg_clock_ms();
 	if (rc == 0)
 		rc = vmsg_amp_open_driver(&client->amp,

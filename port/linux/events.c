@@ -29,7 +29,12 @@ static void look_at_clock(struct vmsg_events *events)
 
 int vmsg_events_open(struct vmsg_events *events, uint32_t spin_us)
 {
-	*events = (struct vmsg_events){ .spin_us = spin_us, .epoll_fd = -1, .signal_fd = -1 };
+	*events = (struct vmsg_events){
+		.spin_us = spin_us,
+		.epoll_fd = -1,
+		.signal_fd = -1,
+		.may_spin = true,
+	};
 	events->one_cpu = vmsg_one_cpu();
 	events->batch = calloc(BATCH, sizeof(*events->batch));
 	if (!events->batch)
@@ -223,6 +228,14 @@ int vmsg_events_signals(struct vmsg_events *events, const int *numbers,
 	return rc;
 }
 
+static void note_work(struct vmsg_events *events)
+{
+	events->work_us = events->now_us;
+	if (events->idle)
+		vmsg_spin_paid(&events->spin, true);
+	events->idle = false;
+}
+
 /* Looks at descriptors and timers, sleeping up to timeout_ms for them. */
 static int look(struct vmsg_events *events, int timeout_ms)
 {
@@ -235,7 +248,7 @@ static int look(struct vmsg_events *events, int timeout_ms)
 	look_at_clock(events);
 	events->looked_us = events->now_us;
 	if (count > 0)
-		events->work_us = events->now_us;
+		note_work(events);
 	events->batch_count = count;
 	while (events->batch_next < events->batch_count) {
 		const struct epoll_event *event = &events->batch[events->batch_next++];
@@ -262,40 +275,59 @@ static int time_to_sleep(const struct vmsg_events *events, int max_ms)
 	return max_ms >= 0 && (uint64_t)max_ms < wait_ms ? max_ms : (int)wait_ms;
 }
 
-int vmsg_events_turn(struct vmsg_events *events, int max_ms)
+/* How long to spin after the last piece of work. */
+static uint32_t spin_time(const struct vmsg_events *events)
 {
-	uint32_t spin_us = events->spin_us;
-	bool was_stopped = events->stopped;
-	bool worked = poll_all(events);
+	if (events->spin_us == VMSG_SPIN_ALWAYS)
+		return VMSG_SPIN_ALWAYS;
+	return events->one_cpu || !events->may_spin ? 0 : events->spin_us;
+}
 
-	if (events->one_cpu && spin_us != VMSG_SPIN_ALWAYS)
-		spin_us = 0;
-	if (worked || ++events->spins % CLOCK_SPINS == 0)
-		look_at_clock(events);
-	if (worked)
-		events->work_us = events->now_us;
-	if (events->stopped && !was_stopped)
-		return 0;
-
-	if (worked || spin_us == VMSG_SPIN_ALWAYS || events->now_us - events->work_us < spin_us) {
-		if (spin_us && !events->spinning)
-			doze_all(events, false);
-		if (events->now_us - events->looked_us >= LOOK_US)
-			return look(events, 0);
-		if (!worked)
-			vmsg_relax();
-		return 0;
-	}
+/* Lets everything notify, and sleeps unless something has come up before that. */
+static int go_to_sleep(struct vmsg_events *events, int max_ms)
+{
+	int rc;
 
 	look_at_clock(events);
-	max_ms = time_to_sleep(events, max_ms);
-	if ((spin_us || events->spinning) && doze_all(events, true)) {
+	if (events->idle)
+		vmsg_spin_paid(&events->spin, false);
+	events->idle = false;
+	if ((events->spin_us || events->spinning) && doze_all(events, true)) {
 		look_at_clock(events);
 		events->work_us = events->now_us;
 		return 0;
 	}
 	events->wakes++;
-	return look(events, max_ms);
+	rc = look(events, time_to_sleep(events, max_ms));
+	/* A timer is no reason to expect more. */
+	if (events->batch_count > 0)
+		events->may_spin = vmsg_spin_try(&events->spin);
+	return rc;
+}
+
+int vmsg_events_turn(struct vmsg_events *events, int max_ms)
+{
+	uint32_t spin_us = spin_time(events);
+	bool was_stopped = events->stopped;
+	bool worked = poll_all(events);
+
+	if (worked || ++events->spins % CLOCK_SPINS == 0)
+		look_at_clock(events);
+	if (worked)
+		note_work(events);
+	if (events->stopped && !was_stopped)
+		return 0;
+	if (!worked && spin_us != VMSG_SPIN_ALWAYS && events->now_us - events->work_us >= spin_us)
+		return go_to_sleep(events, max_ms);
+
+	if (spin_us && !events->spinning)
+		doze_all(events, false);
+	if (events->now_us - events->looked_us >= LOOK_US)
+		return look(events, 0);
+	events->idle = !worked;
+	if (!worked)
+		vmsg_relax();
+	return 0;
 }
 
 int vmsg_events_run(struct vmsg_events *events)

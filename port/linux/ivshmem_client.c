@@ -25,12 +25,6 @@
 #define RETRY_MS         10
 #define NEWS_MAX         64
 
-/* What epoll says is ready. */
-enum {
-	READY_BELL = 1,
-	READY_SOCKET = 2,
-};
-
 static uint32_t left_ms(uint64_t deadline_us)
 {
 	uint64_t now_us = vmsg_clock_us();
@@ -260,8 +254,8 @@ static int greet(struct vmsg_ivshmem_client *client, const char *path, uint64_t 
  */
 static int watch(struct vmsg_ivshmem_client *client)
 {
-	struct epoll_event bell = { .events = EPOLLIN | EPOLLET, .data.u32 = READY_BELL };
-	struct epoll_event end = { .events = EPOLLIN | EPOLLRDHUP, .data.u32 = READY_SOCKET };
+	struct epoll_event bell = { .events = EPOLLIN | EPOLLET, .data.u32 = VMSG_READY_BELL };
+	struct epoll_event end = { .events = EPOLLIN | EPOLLRDHUP, .data.u32 = VMSG_READY_SOCKET };
 
 	client->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (client->epoll_fd < 0 ||
@@ -307,7 +301,10 @@ int vmsg_ivshmem_connect(struct vmsg_ivshmem_client *client, const char *path, u
 
 void vmsg_ivshmem_disconnect(struct vmsg_ivshmem_client *client)
 {
+	vmsg_ivshmem_flush(client);
 	client->gone = true;
+	vmsg_lazy_bell_free(client->lazy);
+	client->lazy = NULL;
 	vmsg_close_fd(&client->epoll_fd);
 	vmsg_close_fd(&client->socket);
 	vmsg_close_fd(&client->bell_in);
@@ -321,7 +318,24 @@ void vmsg_ivshmem_ring(struct vmsg_ivshmem_client *client)
 	if (client->gone)
 		return;
 	client->rings++;
-	vmsg_ring_eventfd(client->bell_out);
+	if (client->lazy)
+		vmsg_lazy_bell_ring(client->lazy);
+	else
+		vmsg_ring_eventfd(client->bell_out);
+}
+
+int vmsg_ivshmem_ring_lazily(struct vmsg_ivshmem_client *client)
+{
+	if (!client->lazy && !client->gone)
+		client->lazy = vmsg_lazy_bell_new(client->bell_in, client->bell_out,
+						  client->socket);
+	return client->lazy ? 0 : VMSG_ERR_NOTSUP;
+}
+
+void vmsg_ivshmem_flush(struct vmsg_ivshmem_client *client)
+{
+	if (client->lazy && !client->gone)
+		vmsg_lazy_bell_flush(client->lazy);
 }
 
 /* Peers come and go on the socket. VMSG_ERR_SHUTDOWN when the one that counts went. */
@@ -350,7 +364,9 @@ static int wait_also(struct vmsg_ivshmem_client *client, int *ms, struct pollfd 
 	int ready, rc = 0;
 
 	VMSG_ASSERT(count <= VMSG_IVSHMEM_MAX_ALSO);
-	all[0] = (struct pollfd){ .fd = client->epoll_fd, .events = POLLIN };
+	vmsg_ivshmem_flush(client);
+	all[0].fd = client->lazy ? vmsg_lazy_bell_fd(client->lazy) : client->epoll_fd;
+	all[0].events = POLLIN;
 	memcpy(all + 1, also, count * sizeof(*also));
 	ready = poll(all, 1 + count, *ms);
 	for (uint32_t i = 0; i < count; i++) {
@@ -362,23 +378,34 @@ static int wait_also(struct vmsg_ivshmem_client *client, int *ms, struct pollfd 
 	return rc;
 }
 
+/* What woke us: VMSG_READY_*. */
+static uint32_t sleep_until(struct vmsg_ivshmem_client *client, int ms)
+{
+	struct epoll_event events[2];
+	uint32_t seen = 0;
+	int ready;
+
+	if (client->lazy)
+		return vmsg_lazy_bell_wait(client->lazy, ms);
+	ready = epoll_wait(client->epoll_fd, events, 2, ms);
+	for (int i = 0; i < ready; i++)
+		seen |= events[i].data.u32;
+	return seen;
+}
+
 int vmsg_ivshmem_wait(struct vmsg_ivshmem_client *client, int ms, struct pollfd *also,
 		      uint32_t count)
 {
-	struct epoll_event events[2];
-	int ready, rc = 0;
+	uint32_t seen;
+	int rc = 0;
 
 	if (client->gone)
 		return VMSG_ERR_SHUTDOWN;
 	client->sleeps++;
 	if (count)
 		rc = wait_also(client, &ms, also, count);
-	ready = epoll_wait(client->epoll_fd, events, 2, ms);
-	for (int i = 0; i < ready; i++) {
-		if (events[i].data.u32 == READY_BELL)
-			rc = 1;
-		else if (read_news(client) < 0)
-			return VMSG_ERR_SHUTDOWN;
-	}
-	return rc;
+	seen = sleep_until(client, ms);
+	if ((seen & VMSG_READY_SOCKET) && read_news(client) < 0)
+		return VMSG_ERR_SHUTDOWN;
+	return seen & VMSG_READY_BELL ? 1 : rc;
 }

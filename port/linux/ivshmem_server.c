@@ -85,6 +85,7 @@ void vmsg_ivshmem_drop(struct vmsg_ivshmem_slot *slot)
 
 	close_watch(server->events, &slot->socket);
 	close_watch(server->events, &slot->bell);
+	vmsg_guard_set(server->guard, slot->index, -1);
 	vmsg_close_fd(&slot->bell_out);
 	slot->state = VMSG_IVSHMEM_FREE;
 	slot->pid = 0;
@@ -127,8 +128,9 @@ static void greet(struct vmsg_ivshmem_slot *slot)
 		vmsg_ivshmem_drop(slot);
 		return;
 	}
+	vmsg_guard_set(server->guard, slot->index, slot->bell_out);
 	slot->state = VMSG_IVSHMEM_CONNECTED;
-	slot->checked = false;
+	slot->checked = slot->hostile = false;
 	slot->since_ms = vmsg_clock_ms();
 	check_later(server);
 	server->connected(slot);
@@ -143,8 +145,13 @@ void vmsg_ivshmem_hold(struct vmsg_ivshmem_slot *slot, bool hold)
 
 void vmsg_ivshmem_ring_slot(struct vmsg_ivshmem_slot *slot)
 {
-	if (slot->bell_out >= 0)
-		vmsg_ring_eventfd(slot->bell_out);
+	if (slot->state != VMSG_IVSHMEM_CONNECTED || slot->hostile ||
+	    vmsg_guard_ring(slot->server->guard, slot->index, slot->bell_out))
+		return;
+	/* Whoever rings is in the middle of something: the end comes with the next timer. */
+	slot->hostile = true;
+	slot->server->counters.hostile++;
+	check_later(slot->server);
 }
 
 static void on_socket(struct vmsg_watch *watch, uint32_t ready)
@@ -254,6 +261,8 @@ static bool check_slot(struct vmsg_ivshmem_slot *slot)
 {
 	int unread = 0;
 
+	if (slot->state == VMSG_IVSHMEM_CONNECTED && slot->hostile)
+		vmsg_ivshmem_drop(slot);
 	if (slot->state != VMSG_IVSHMEM_CONNECTED || slot->checked)
 		return true;
 	if (ioctl(slot->socket.fd, SIOCOUTQ, &unread) < 0 || unread == 0) {
@@ -316,9 +325,12 @@ int vmsg_ivshmem_open(struct vmsg_ivshmem_server *server, const char *path, uint
 		.ready = on_listener,
 		.user = server,
 	};
+	server->guard = vmsg_guard_new();
 	server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	rc = server->spare_fd < 0 ? -errno : vmsg_events_add(server->events, &server->watch);
+	rc = server->spare_fd < 0 || !server->guard ? -EMFILE
+						   : vmsg_events_add(server->events, &server->watch);
 	if (rc < 0) {
+		vmsg_guard_free(server->guard);
 		vmsg_close_fd(&server->spare_fd);
 		vmsg_unlisten(&server->listener);
 		return vmsg_fail(err, err_size, rc, "cannot serve %s: %s", path, strerror(-rc));
@@ -341,6 +353,8 @@ void vmsg_ivshmem_close(struct vmsg_ivshmem_server *server)
 		vmsg_ivshmem_drop(slot);
 	}
 	vmsg_events_stop_timer(server->events, &server->timer);
+	vmsg_guard_free(server->guard);
+	server->guard = NULL;
 	vmsg_close_fd(&server->spare_fd);
 	vmsg_unlisten(&server->listener);
 }

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#define SPIN_FAILS 8 /* after these in a row, one try in 2^8 */
+
 int vmsg_fail(char *err, size_t err_size, int rc, const char *format, ...)
 {
 	va_list args;
@@ -24,6 +26,20 @@ bool vmsg_one_cpu(void)
 	cpu_set_t cpus;
 
 	return sched_getaffinity(0, sizeof(cpus), &cpus) == 0 && CPU_COUNT(&cpus) == 1;
+}
+
+void vmsg_spin_paid(struct vmsg_spin *spin, bool paid)
+{
+	spin->fails = paid ? 0 : spin->fails + (spin->fails < SPIN_FAILS);
+	spin->skip = paid ? 0 : 1u << spin->fails;
+}
+
+bool vmsg_spin_try(struct vmsg_spin *spin)
+{
+	if (!spin->skip)
+		return true;
+	spin->skip--;
+	return false;
 }
 
 void vmsg_close_fd(int *fd)

@@ -218,6 +218,19 @@ static void check_chain(const struct fuzz *fuzz, const struct vmsg_chain *chain)
 	MUST(bytes == (uint64_t)chain->readable_bytes + chain->writable_bytes);
 }
 
+/* Copies out and in, from an offset that may lie behind the end. */
+static void copy_chain(struct fuzz *fuzz, const struct vmsg_chain *chain)
+{
+	uint8_t buf[64] = { 0 };
+	uint32_t offset = take8(fuzz);
+	size_t done;
+
+	done = vmsg_chain_read(chain, offset, buf, sizeof(buf));
+	MUST(done == sizeof(buf) || done == 0 || offset + done == chain->readable_bytes);
+	done = vmsg_chain_write(chain, offset, buf, sizeof(buf));
+	MUST(done == sizeof(buf) || done == 0 || offset + done == chain->writable_bytes);
+}
+
 static void pop(struct fuzz *fuzz)
 {
 	bool was_broken = fuzz->device.broken;
@@ -242,6 +255,7 @@ static void pop(struct fuzz *fuzz)
 	MUST(fuzz->device.in_flight <= fuzz->size);
 	if (result > 0) {
 		check_chain(fuzz, &held->chain);
+		copy_chain(fuzz, &held->chain);
 		fuzz->held_count++;
 		MUST(fuzz->held_count <= fuzz->size);
 	}

@@ -21,8 +21,8 @@
  * SHUTDOWN    | INIT         | INIT         | INIT                | INIT         | INIT
  * PEER_DEAD   | stay         | INIT         | stay                | stay         | INIT
  *
- * zero, READY: own producer and consumer index to 0, private and shared, own elements cleared if
- *              they are cleared at all; then status READY.
+ * zero, READY: own producer and consumer index to 0, private and shared, own notification words to
+ *              0, own elements cleared if they are cleared at all; then status READY.
  * leave:       stop sending and receiving, stop all access to the peer's memory, reset what the
  *              peer had set up, and only then SHUTDOWN; so SHUTDOWN tells the peer that our
  *              clean-up is finished. Then INIT without waiting for anything.

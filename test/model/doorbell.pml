@@ -245,7 +245,7 @@ active proctype sender()
 more:
 		atomic { sender_buffer!POSTED + e, posted[e] + 1 -> posted[e]++ };
 		if
-		:: posted[0] + posted[1] < WORK && HAS_ROOM(e) -> goto more	/* several, one signal */
+		:: posted[0] + posted[1] < WORK && HAS_ROOM(e) -> goto more	/* one signal */
 		:: skip
 		fi;
 #ifdef NO_WORDS

@@ -2,6 +2,7 @@
 """A driver side that shares no code with ours uses the disk of the real daemon, and abuses it."""
 import os
 import random
+import socket
 import time
 
 import pytest
@@ -14,7 +15,9 @@ MIB = 1 << 20
 COMBINATIONS = [(format, dialect) for format in ("layout", "spsc") for dialect in ("v2", "v1")]
 RINGS = [("indirect",), ("event_idx",), ("indirect", "event_idx"), ("packed",), ("packed", "event_idx"),
          ("packed", "indirect", "event_idx"), ("notification_data",), ("packed", "notification_data")]
-every = pytest.mark.parametrize("format, dialect", COMBINATIONS, ids=lambda value: value)
+OLDER = [("layout", "rfc2"), ("spsc", "rfc2")]
+every = pytest.mark.parametrize("format, dialect", COMBINATIONS + OLDER, ids=lambda value: value)
+with_token = pytest.mark.parametrize("format, dialect", COMBINATIONS, ids=lambda value: value)
 
 
 @pytest.fixture
@@ -133,7 +136,7 @@ def test_several_requests_in_flight(serve, image, format, dialect):
     assert path.read_bytes()[:8192] == b"a" * 4096 + b"b" * 4096
 
 
-@every
+@with_token
 def test_requests_in_flight_on_the_message_queue(serve, image, format, dialect):
     """Several unanswered messages at once; each answer finds its request."""
     daemon = serve(format, dialect, image())
@@ -210,15 +213,75 @@ def test_start_up_without_doorbells(serve, image, dialect):
 
 @pytest.mark.parametrize("dialect", ["v2", "v1"])
 def test_kicks_out_of_band(serve, image, dialect):
-    """Through notification words where there are any, in messages otherwise."""
+    """Through notification words where there are any, in messages otherwise; used buffers come back the same way."""
     path = image()
     daemon = serve("layout", dialect, path)
     with Link(daemon.path, "layout", dialect, out_of_band=True) as link:
         blk = Blk(link).start()
-        sent = link.messages_sent
+        sent, received = link.messages_sent, link.messages_received
         peer.selftest(blk, path, rounds=8)
         if link.queue.words:
-            assert link.messages_sent == sent
+            assert (link.messages_sent, link.messages_received) == (sent, received)
+
+
+@every
+def test_kicks_in_band(serve, image, format, dialect):
+    """A driver side that uses no notification word but the bit for messages is told in messages."""
+    daemon = serve(format, dialect, image())
+    with Link(daemon.path, format, dialect) as link:
+        blk = Blk(link).start()
+        for _ in range(10):
+            link.events.clear()
+            blk.read(0, 4096)
+            assert [(event.name, event.device, event["vq_index"]) for event in link.events] == [
+                ("EVENT_USED", blk.device, 0)]
+
+
+@pytest.mark.parametrize("dialect", ["v2", "v1"])
+def test_larger_elements(vmsgd, image, dialect):
+    path = image()
+    daemon = vmsgd(f"msgsize=264,dialect={dialect}", f"blk,path={path}")
+    with Link(daemon.path, "layout", dialect) as link:
+        assert link.queue.element_bytes == 264
+        blk = Blk(link).start()
+        size = blk.driver.info()["config_size"]
+        sent = link.messages_sent
+        assert blk.driver.config_read(0, size) == b"".join(blk.driver.config_read(at, 1) for at in range(size))
+        assert link.messages_sent - sent == 1 + size
+        peer.selftest(blk, path, rounds=4)
+
+
+@with_token
+def test_small_memory(vmsgd, image, format, dialect):
+    path = image()
+    daemon = vmsgd(f"layout={format},dialect={dialect},size=64K", f"blk,path={path}")
+    with Link(daemon.path, format, dialect) as link:
+        assert link.memory.size == 65536
+        peer.selftest(Blk(link, depth=4, slot_bytes=8192, size=16).start(), path, rounds=4)
+
+
+@with_token
+def test_two_driver_sides(vmsgd, image, format, dialect):
+    """Each with its own area and its own view of the device; one that is killed or wild does not disturb the other."""
+    path = image()
+    content = path.read_bytes()
+    daemon = vmsgd(f"layout={format},dialect={dialect},peers=2", f"blk,path={path},ro")
+    with Link(daemon.path, format, dialect) as first:
+        steady = Blk(first).start()
+        for turn in range(4):
+            second = Link(daemon.path, format, dialect)
+            assert second.door.id != first.door.id
+            other = Blk(second)
+            assert other.driver.status() == 0
+            assert other.start().read(0, 65536) == steady.read(0, 65536) == content[:65536]
+            for at in range(4):
+                other.submit(IN, 8 * at, room=4096)
+            other.kick()
+            if turn % 2:
+                second.memory.write(0, os.urandom(second.queue.end))
+                second.door.ring()
+            second.drop()
+            assert steady.read(0, steady.capacity) == content
 
 
 @every
@@ -233,6 +296,28 @@ def test_death_of_the_daemon_is_noticed(serve, image, format, dialect):
         assert time.monotonic() - start < 1
 
 
+def open_descriptors(daemon):
+    return len(os.listdir(f"/proc/{daemon.proc.pid}/fd"))
+
+
+@with_token
+def test_peer_that_never_reads_its_socket(vmsgd, image, format, dialect):
+    """Hundreds of notices about others pile up for it; the rest of the world goes on."""
+    path = image()
+    daemon = vmsgd(f"layout={format},dialect={dialect},peers=2", f"blk,path={path},ro")
+    first = Link(daemon.path, format, dialect)
+    try:
+        for _ in range(600):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+                client.settimeout(5)
+                client.connect(daemon.path)
+                assert client.recv(8) in (bytes(8), b"")
+        with Link(daemon.path, format, dialect) as second:
+            assert Blk(second).start().read(0, 4096) == path.read_bytes()[:4096]
+    finally:
+        first.drop()
+
+
 # -- misbehaviour -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("format, dialect, name", [(format, dialect, name) for format, dialect in COMBINATIONS
@@ -241,7 +326,14 @@ def test_abuse(serve, image, format, dialect, name):
     path = image(256 * 1024)
     before = path.read_bytes()
     daemon = serve(format, dialect, path)
-    abuse.run(name, abuse.Stage(daemon.path, format, dialect, expected=before))
+    stage = abuse.Stage(daemon.path, format, dialect, expected=before)
+    stage.prove()
+    descriptors = open_descriptors(daemon)
+    abuse.run(name, stage)
+    deadline = time.monotonic() + 2
+    while open_descriptors(daemon) > descriptors and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert open_descriptors(daemon) <= descriptors
     assert daemon.alive(), daemon.log()
     daemon.stop()
     assert path.read_bytes() == before

@@ -204,6 +204,7 @@ static void rebind_at_work(void *arg)
 		/* Nothing of what was there before is executed again. */
 		CHECK(amp->bus.counters.received <= zero_at % 40 + 30 + 1);
 		CHECK_EQ(amp->bus.counters.malformed, 0);
+		CHECK(amp->counters.restarts <= 1);
 		pair_free(pair);
 	}
 }

@@ -11,11 +11,11 @@
 
 #include "test.h"
 
-#define BLK_QUEUES       3u
-#define BLK_QUEUE_SIZE   16u
-#define BLK_IOVS         16u
-#define BLK_MEMORY_ADDR  0x0010000000000000u
-#define BLK_QUEUE_BYTES  (256u << 10)
+#define BLK_QUEUES	 3u
+#define BLK_QUEUE_SIZE	 16u
+#define BLK_IOVS	 16u
+#define BLK_MEMORY_ADDR	 0x0010000000000000u
+#define BLK_QUEUE_BYTES	 (256u << 10)
 #define BLK_MEMORY_BYTES (4u << 20)
 
 struct blk_pair {

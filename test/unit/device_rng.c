@@ -84,8 +84,9 @@ static struct rig *rig_open(bool packed)
 
 	rig->memory = aligned_alloc(4096, MEMORY_BYTES);
 	memset(rig->memory, 0xee, MEMORY_BYTES);
-	rig->region = (struct vmsg_region){ MEMORY_ADDR, MEMORY_BYTES, rig->memory,
-					    VMSG_MEM_READ | VMSG_MEM_WRITE, -1, 0 };
+	rig->region = (struct vmsg_region){ MEMORY_ADDR, MEMORY_BYTES,
+					    rig->memory, VMSG_MEM_READ | VMSG_MEM_WRITE,
+					    -1,		 0 };
 	CHECK_EQ(vmsg_mem_init(&rig->mem, &rig->region, 1), 0);
 	rig->arena = (struct vmsg_arena){ MEMORY_ADDR, rig->memory, MEMORY_BYTES / 4, 0 };
 	rig->data = (struct vmsg_arena){ MEMORY_ADDR + MEMORY_BYTES / 4,
@@ -174,7 +175,8 @@ static void check_bytes(uint64_t *state, const uint8_t *bytes, uint32_t len)
 
 static void test_chains(void *arg)
 {
-	const uint32_t one[] = { 64 }, three[] = { 7, 100, 1 }, mixed[] = { 32, 50 }, none[] = { 9 };
+	const uint32_t one[] = { 64 }, three[] = { 7, 100, 1 }, mixed[] = { 32, 50 },
+		       none[] = { 9 };
 	struct rig *rig = with_raw(arg != NULL);
 	uint64_t state = rig->state;
 	uint8_t *a = add(rig, one, 1, 0), *b = add(rig, three, 3, 0), *c = add(rig, mixed, 2, 1);
@@ -409,7 +411,11 @@ static void test_no_device(void *arg)
 	rig_close(rig);
 }
 
-#define BOTH(name, function) { name ", split", function, NULL }, { name ", packed", function, &packed }
+#define BOTH(name, function)                       \
+	{ name ", split", function, NULL },        \
+	{                                          \
+		name ", packed", function, &packed \
+	}
 
 int main(int argc, char **argv)
 {

@@ -6,9 +6,9 @@
 
 #define COUNT_OF(a)  (sizeof(a) / sizeof((a)[0]))
 #define CAPACITY     100u
-#define IOS          12u
+#define IOS	     12u
 #define DATA_BYTES   4096u
-#define SILENT       0x100 /* a status that is not written */
+#define SILENT	     0x100 /* a status that is not written */
 #define SECTOR_BYTES VMSG_BLK_SECTOR_BYTES
 
 struct rig {
@@ -18,9 +18,9 @@ struct rig {
 
 	/* How the device answers. */
 	int status;
-	uint32_t missing;   /* bytes fewer than there are, in the length */
-	bool deaf, hoard;   /* takes nothing; gives nothing back */
-	bool lie;           /* writes a length that is longer than the buffer */
+	uint32_t missing; /* bytes fewer than there are, in the length */
+	bool deaf, hoard; /* takes nothing; gives nothing back */
+	bool lie;	  /* writes a length that is longer than the buffer */
 	uint32_t popped;
 
 	struct vmsg_blk_io io[IOS];
@@ -50,8 +50,7 @@ static void answer(struct rig *rig, uint32_t vq_index, struct vmsg_chain *chain)
 		struct vmsg_vq_device *vq = &rig->device.vqs[vq_index];
 
 		/* The length in the used element just written (virtio 1.4, 2.7.8). */
-		vmsg_put32(vq->device + 4 + 8 * ((vq->used_idx - 1u) % vq->size) + 4,
-			   written + 1);
+		vmsg_put32(vq->device + 4 + 8 * ((vq->used_idx - 1u) % vq->size) + 4, written + 1);
 	}
 }
 
@@ -511,14 +510,12 @@ static void test_timeout(void *arg)
 /* Every notification is lost, whichever way it goes. */
 static void test_lost_notifications(void *arg)
 {
-	const struct vmsg_loop_plan plan = { .fault = VMSG_LOOP_DROP,
-					     .to_device = true,
-					     .period = 1,
-					     .count = 2 };
-	const struct vmsg_loop_plan back = { .fault = VMSG_LOOP_DROP,
-					     .to_driver = true,
-					     .period = 1,
-					     .count = 1000 };
+	const struct vmsg_loop_plan plan = {
+		.fault = VMSG_LOOP_DROP, .to_device = true, .period = 1, .count = 2
+	};
+	const struct vmsg_loop_plan back = {
+		.fault = VMSG_LOOP_DROP, .to_driver = true, .period = 1, .count = 1000
+	};
 	struct rig *rig = rig_open(true);
 
 	(void)arg;

@@ -310,6 +310,7 @@ struct worker {
 	uint32_t polls, busy;  /* calls; how many of the next ones find something */
 	uint32_t armed, disarmed;
 	uint32_t late;         /* how many times work shows up just when the loop would sleep */
+	uint32_t after;        /* finds something once, after so many looks */
 	struct worker *remove;
 	bool stop;
 };
@@ -325,6 +326,8 @@ static bool on_poll(struct vmsg_poller *poller)
 	}
 	if (worker->stop)
 		vmsg_events_stop(worker->events);
+	if (worker->after && --worker->after == 0)
+		return true;
 	if (!worker->busy)
 		return false;
 	worker->busy--;
@@ -423,6 +426,44 @@ static void adaptive(void *arg)
 		      after.ru_utime.tv_usec - before.ru_utime.tv_usec <
 	      50000);
 	vmsg_events_remove_poller(&events, &worker.poller);
+	vmsg_events_close(&events);
+}
+
+/* Spinning that never pays is tried less and less, and comes back once it pays. */
+static void gives_up(void *arg)
+{
+	struct vmsg_events events;
+	struct worker worker;
+	struct spy spy;
+	uint32_t tries;
+
+	(void)arg;
+	open_loop(&events, 200);
+	add_worker(&events, &worker);
+	add_spy(&events, &spy, EPOLLIN | EPOLLET);
+	for (uint32_t i = 0; i < 300; i++) {
+		ring(&spy);
+		turn_for(&events, 1);
+	}
+	CHECK(spy.calls >= 300);
+	CHECK(worker.disarmed >= 3);
+	CHECK(worker.disarmed <= 12);
+	CHECK(events.spin.fails > 2);
+	/* The last spin before each sleep is for nothing, so one failure is normal. */
+	for (uint32_t i = 0; i < 2000 && events.spin.fails > 1; i++) {
+		worker.after = 10;
+		ring(&spy);
+		turn_for(&events, 1);
+	}
+	CHECK(events.spin.fails <= 1);
+	tries = worker.disarmed;
+	for (uint32_t i = 0; i < 60; i++) {
+		worker.after = 10;
+		ring(&spy);
+		turn_for(&events, 1);
+	}
+	CHECK(worker.disarmed - tries >= 15);
+	drop_spy(&spy);
 	vmsg_events_close(&events);
 }
 
@@ -618,6 +659,7 @@ static const struct test tests[] = {
 	{ "timer_missed", timer_missed, NULL },
 	{ "blocking", blocking, NULL },
 	{ "adaptive", adaptive, NULL },
+	{ "gives_up", gives_up, NULL },
 	{ "late_work", late_work, NULL },
 	{ "no_starving", no_starving, NULL },
 	{ "one_cpu", one_cpu, NULL },

@@ -314,6 +314,7 @@ static void back_at_once(void *arg)
 {
 	struct fixture fixture;
 	struct raw raw;
+	int next;
 
 	(void)arg;
 	open_server(&fixture, 1);
@@ -325,7 +326,14 @@ static void back_at_once(void *arg)
 	CHECK_EQ(fixture.server.counters.refused, 0);
 	CHECK_EQ(fixture.connected, 51);
 	CHECK_EQ(fixture.disconnected, 50);
+	/* Even when the new connection comes up first. */
+	next = dial();
 	hang_up(&raw);
+	turn(&fixture);
+	CHECK_EQ(fixture.server.counters.refused, 0);
+	CHECK_EQ(fixture.connected, 52);
+	CHECK(!is_closed(next));
+	close(next);
 	close_server(&fixture);
 }
 
@@ -394,6 +402,54 @@ static void garbage(void *arg)
 	CHECK(is_closed(raw.socket));
 	hang_up(&raw);
 	CHECK_EQ(fixture.disconnected, fixture.connected);
+	close_server(&fixture);
+}
+
+/*
+ * A client takes O_NONBLOCK off its doorbell, which it shares with us, and fills the counter: the
+ * next ring would block for good.
+ */
+static void hostile_doorbell(void *arg)
+{
+	struct fixture fixture;
+	struct raw hostile, honest;
+	uint64_t value = UINT64_MAX - 1;
+	uint32_t start_ms, took_ms;
+
+	(void)arg;
+	open_server(&fixture, 2);
+	greet(&fixture, &hostile, 1);
+	greet(&fixture, &honest, 2);
+	CHECK_EQ(write(hostile.in, &value, 8), 8);
+	CHECK_EQ(fcntl(hostile.in, F_SETFL, 0), 0);
+	start_ms = vmsg_clock_ms();
+	alarm(20); /* kills the test, should it be right */
+	vmsg_ivshmem_ring_slot(&fixture.slots[0]);
+	took_ms = vmsg_clock_ms() - start_ms;
+	alarm(0);
+	CHECK(took_ms < 2000);
+	CHECK_EQ(fixture.server.counters.hostile, 1);
+	/* Filled again, it is not rung again, and dropped soon. */
+	fcntl(hostile.in, F_SETFL, O_NONBLOCK);
+	(void)!read(hostile.in, &value, 8);
+	value = UINT64_MAX - 1;
+	CHECK_EQ(write(hostile.in, &value, 8), 8);
+	fcntl(hostile.in, F_SETFL, 0);
+	vmsg_ivshmem_ring_slot(&fixture.slots[0]);
+	for (uint32_t i = 0; i < 40 && !fixture.disconnected; i++)
+		vmsg_events_turn(&fixture.events, 50);
+	CHECK_EQ(fixture.disconnected, 1);
+	CHECK(is_closed(hostile.socket));
+	/* The other one is served on, and a slow system is not mistaken for an attack. */
+	for (uint32_t i = 0; i < 20; i++) {
+		vmsg_ivshmem_ring_slot(&fixture.slots[1]);
+		usleep(10000);
+	}
+	CHECK_EQ(read(honest.in, &value, 8), 8);
+	CHECK_EQ(value, 20);
+	CHECK_EQ(fixture.server.counters.hostile, 1);
+	hang_up(&hostile);
+	hang_up(&honest);
 	close_server(&fixture);
 }
 
@@ -641,6 +697,7 @@ static const struct test tests[] = {
 	{ "back_at_once", back_at_once, NULL },
 	{ "hold", hold, NULL },
 	{ "garbage", garbage, NULL },
+	{ "hostile_doorbell", hostile_doorbell, NULL },
 	{ "silent", silent, NULL },
 	{ "killed_clients", killed_clients, NULL },
 	{ "names", names, NULL },

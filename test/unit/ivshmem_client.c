@@ -386,19 +386,30 @@ static void killed_servers(void *arg)
 
 	(void)arg;
 	/* The second finds the socket that the first left. */
-	for (uint32_t i = 0; i < 2; i++) {
+	for (uint32_t i = 0; i < 4; i++) {
 		pid_t pid = child_server();
 		uint64_t start_us;
 
 		CHECK(pid > 0);
 		CHECK_EQ(connect_soon(&client), 0);
 		CHECK(client.memory.sealed);
+		if (i & 1)
+			vmsg_ivshmem_ring_lazily(&client);
 		/* It rings back whenever it is rung: each ring is one wake-up. */
 		for (uint32_t k = 0; k < 200; k++) {
 			vmsg_ivshmem_ring(&client);
 			CHECK_EQ(vmsg_ivshmem_wait(&client, 5000, NULL, 0), 1);
 		}
 		CHECK_EQ(client.sleeps, 200);
+		/* One that is not followed by a sleep goes out when told, or with a look. */
+		vmsg_ivshmem_ring(&client);
+		vmsg_ivshmem_flush(&client);
+		CHECK_EQ(vmsg_ivshmem_wait(&client, 5000, NULL, 0), 1);
+		vmsg_ivshmem_ring(&client);
+		vmsg_ivshmem_wait(&client, 0, NULL, 0);
+		usleep(1000);
+		vmsg_ivshmem_wait(&client, 1000, NULL, 0);
+		CHECK_EQ(vmsg_ivshmem_wait(&client, 0, NULL, 0), 0);
 		CHECK_EQ(kill(pid, SIGKILL), 0);
 		start_us = vmsg_clock_us();
 		CHECK_EQ(vmsg_ivshmem_wait(&client, 5000, NULL, 0), VMSG_ERR_SHUTDOWN);
@@ -410,7 +421,7 @@ static void killed_servers(void *arg)
 	CHECK_EQ(count_fds(), fds);
 }
 
-static void wait_for_others(void *arg)
+static void wait_for_others(bool lazily)
 {
 	static const uint64_t one = 1;
 	struct liar liar = { 0 };
@@ -419,9 +430,10 @@ static void wait_for_others(void *arg)
 	char err[VMSG_ERR_TEXT];
 	int pipes[2];
 
-	(void)arg;
 	start_liar(&liar, qemu);
 	CHECK_EQ(vmsg_ivshmem_connect(&client, path, 5000, err, sizeof(err)), 0);
+	if (lazily && vmsg_ivshmem_ring_lazily(&client) < 0)
+		TEST_SKIP("no io_uring here");
 	CHECK_EQ(pipe2(pipes, O_CLOEXEC), 0);
 	also[0].fd = -1;
 	also[1].fd = pipes[0];
@@ -445,12 +457,25 @@ static void wait_for_others(void *arg)
 	end_liar(&liar);
 }
 
+static void others(void *arg)
+{
+	(void)arg;
+	wait_for_others(false);
+}
+
+static void others_lazily(void *arg)
+{
+	(void)arg;
+	wait_for_others(true);
+}
+
 static const struct test tests[] = {
 	{ "foreign_servers", foreign_servers, NULL },
 	{ "bad_servers", bad_servers, NULL },
 	{ "nobody", nobody, NULL },
 	{ "killed_servers", killed_servers, NULL },
-	{ "wait_for_others", wait_for_others, NULL },
+	{ "others", others, NULL },
+	{ "others_lazily", others_lazily, NULL },
 };
 
 int main(int argc, char **argv)

@@ -5,6 +5,7 @@ An abuse is a function of a Stage. It may claim things about the connection it s
 recovery by reset); what it claims nothing about is only survived. This file: the registry and what is done to the
 connection and to queue memory. Messages are abused in abuse_message, virtqueues and requests in abuse_ring.
 """
+import array
 import os
 import random
 import socket
@@ -14,6 +15,7 @@ import time
 from . import PeerError, WaitTimeout
 from .amp import HEAD_MAGIC, INIT, PEER_DEAD, READY, RUN, SHUTDOWN
 from .blk import IN, OUT, Blk
+from .ivshmem import DEVICE_PEER
 from .link import Link
 from .msg import DIALECTS, REQUEST
 
@@ -111,6 +113,95 @@ def write_to_the_server(stage):
                 client.sendall(stage.random.randbytes(4096))
         except OSError:
             pass                        # it may throw us out, or not read what it has no use for
+
+
+@abuse()
+def send_descriptors(stage):
+    """Nobody asked for descriptors: they must not pile up."""
+    with raw_connection(stage) as client, open(os.devnull, "rb") as null:
+        rights = array.array("i", [null.fileno()] * 16)
+        try:
+            for _ in range(200):
+                client.sendmsg([bytes(8)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        except OSError:
+            pass
+
+
+@abuse()
+def shrink_the_memory(stage):
+    """Take the shared memory away under the device side, with a device at work in it."""
+    with stage.link() as link:
+        blk = stage.blk(link)
+        before = link.memory.size
+        try:
+            os.ftruncate(link.door.memory_fd, 0)
+        except OSError:
+            stage.check(blk)            # it is sealed
+        else:
+            os.ftruncate(link.door.memory_fd, before)
+            link.door.ring()
+            time.sleep(0.1)
+
+
+def doorbells(link):
+    return [fd for fds in link.door.doorbells.values() for fd in fds]
+
+
+@abuse()
+def clog_doorbells(stage):
+    """Doorbells are shared objects: make them blocking and fill ours to the brim. Whoever writes to it then sleeps
+    until somebody reads, unless it takes care."""
+    with stage.link() as link:
+        blk = stage.blk(link)
+        own = link.door.doorbells[link.door.id][0]
+        link.door.wait(0.2)
+        os.write(own, struct.pack("=Q", 0xFFFFFFFFFFFFFFFE))
+        for fd in doorbells(link):
+            os.set_blocking(fd, True)
+        for at in range(4):
+            blk.submit(IN, 8 * at, room=4096)
+            blk.kick()
+        time.sleep(0.2)
+
+
+@abuse()
+def steal_doorbells(stage):
+    """Read the device side's own doorbell between its waking up and its reading, with the descriptor made blocking."""
+    with stage.link() as link:
+        blk = stage.blk(link)
+        theirs, stolen, counter = link.door.doorbells[DEVICE_PEER][0], 0, bytearray(8)
+        os.set_blocking(theirs, True)
+        stop = time.monotonic() + 0.5
+        while time.monotonic() < stop:
+            os.write(theirs, struct.pack("=Q", 1))
+            try:
+                stolen += os.preadv(theirs, [counter], -1, os.RWF_NOWAIT) == 8
+            except BlockingIOError:
+                pass
+        blk.submit(IN, 0, room=512)
+        blk.kick()
+        link.door.wait(0.2)
+
+
+@abuse()
+def reset_with_requests_in_flight(stage):
+    """Once the status reads 0 the device touches nothing any more."""
+    with stage.link() as link:
+        blk = stage.blk(link)
+        for _ in range(20):
+            slots = list(blk.free)
+            for at in range(8):
+                blk.submit(IN, 0, room=65536)
+            blk.kick()
+            blk.driver.reset()
+            for slot in slots:
+                link.memory.write(slot.data, b"\xA5" * 65536)
+            time.sleep(0.005)
+            for slot in slots:
+                if link.memory.read(slot.data, 65536) != b"\xA5" * 65536:
+                    raise PeerError("no writes after a completed reset expected")
+            blk = stage.blk(link)
+        stage.check(blk)
 
 
 @abuse()

@@ -50,6 +50,7 @@ class Ivshmem:
         number, fd = self._next(deadline, "the shared memory")
         if number != -1 or fd is None:
             raise PeerError(f"-1 with the shared memory's descriptor expected, got {number}, fd {fd}")
+        self.memory_fd = fd
         size = os.fstat(fd).st_size
         self._mmap = mmap.mmap(fd, size)
         self.memory = Memory(self._mmap)

@@ -5,6 +5,7 @@ formats, split and packed rings, a disk on a mapped file. It runs in a thread of
 What the peer does wrong is counted in `faults` or ends in NEEDS_RESET; nothing a peer writes may end the thread.
 """
 import array
+import fcntl
 import mmap
 import os
 import select
@@ -337,8 +338,9 @@ class Server:
         self.path, self.dialect, self.out_of_band = os.fspath(path), DIALECTS[dialect], out_of_band
         self.faults = []
         self.crash = None
-        self._fd = os.memfd_create("selftest", os.MFD_CLOEXEC)
+        self._fd = os.memfd_create("selftest", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self._fd, memory_bytes)
+        fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         self._mmap = mmap.mmap(self._fd, memory_bytes)
         self.memory = Memory(self._mmap)
         self._own = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -379,7 +381,8 @@ class Server:
             raise self.crash
 
     def _ring(self):
-        if self._client is not None:
+        # The peer may have made its doorbell blocking, and full.
+        if self._client is not None and select.select([], [self._peer_door], [], 0)[1]:
             os.write(self._peer_door, struct.pack("=Q", 1))
 
     def post(self, name, **fields):
@@ -427,7 +430,10 @@ class Server:
         if self._stop_read in ready:
             return False
         if self._own in ready:
-            os.read(self._own, 8)
+            try:
+                os.preadv(self._own, [bytearray(8)], -1, os.RWF_NOWAIT)
+            except BlockingIOError:
+                pass                    # somebody else was faster
         if self._client in ready:
             try:
                 self._client.recv(4096)
