@@ -18,7 +18,8 @@ const struct command *const commands[] = {
 static void help(FILE *out)
 {
 	fputs("usage: vmsg COMMAND ...\n\n"
-	      "Uses virtio devices whose control messages travel over a bus (virtio-msg), from the\n"
+	      "Uses virtio devices whose control messages travel over a bus (virtio-msg), from "
+	      "the\n"
 	      "driver's side. Start a device side first, for example:\n\n"
 	      "  vmsgd --bus amp:/tmp/vmsg.sock --device blk,path=disk.img --device rng\n\n"
 	      "and look at it:\n\n"
@@ -27,10 +28,12 @@ static void help(FILE *out)
 	      out);
 	for (size_t i = 0; commands[i]; i++)
 		fprintf(out, "  %-8s %s\n", commands[i]->name, commands[i]->summary);
-	fputs("\nADDR is where the devices are: amp:PATH[,layout=layout|spsc][,dialect=v2|v1|rfc2]\n"
+	fputs("\nADDR is where the devices are: "
+	      "amp:PATH[,layout=layout|spsc][,dialect=v2|v1|rfc2]\n"
 	      "[,strict=on]. DEV is a device number as `vmsg list` shows it.\n"
 	      "`vmsg COMMAND --help` says more.\n\n"
-	      "exit codes: 0 done, 1 failed, 2 wrong command line, 3 nobody there, 4 the peer went\n"
+	      "exit codes: 0 done, 1 failed, 2 wrong command line, 3 nobody there, 4 the peer "
+	      "went\n"
 	      "away, 5 no answer in time, 6 no such device\n",
 	      out);
 }

@@ -13,12 +13,12 @@
 /* Exit codes, for scripts. */
 enum {
 	EXIT_GOOD = 0,
-	EXIT_FAULT = 1,   /* the operation failed */
-	EXIT_USAGE = 2,   /* the command line */
+	EXIT_FAULT = 1,	  /* the operation failed */
+	EXIT_USAGE = 2,	  /* the command line */
 	EXIT_CONNECT = 3, /* nobody serves the address, or no free place */
-	EXIT_LOST = 4,    /* the peer went away while it was used */
+	EXIT_LOST = 4,	  /* the peer went away while it was used */
 	EXIT_TIMEOUT = 5, /* it did not answer in time */
-	EXIT_NODEV = 6,   /* no such device, or not of this type */
+	EXIT_NODEV = 6,	  /* no such device, or not of this type */
 };
 
 struct command {
@@ -30,8 +30,8 @@ struct command {
 };
 
 extern const struct command *const commands[];
-extern const struct command command_list, command_info, command_ping, command_disk,
-	command_entropy, command_console, command_ctl;
+extern const struct command command_list, command_info, command_ping, command_disk, command_entropy,
+	command_console, command_ctl;
 
 /* Options that every subcommand with an address takes. */
 struct options {

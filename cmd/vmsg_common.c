@@ -36,7 +36,13 @@ int failed(int error, const char *format, ...)
 
 /* ---- Options ---- */
 
-enum { OPTION_DIALECT = 1, OPTION_TIMEOUT, OPTION_JSON, OPTION_TRACE, OPTION_HELP };
+enum {
+	OPTION_DIALECT = 1,
+	OPTION_TIMEOUT,
+	OPTION_JSON,
+	OPTION_TRACE,
+	OPTION_HELP
+};
 
 #define COMMON_OPTIONS 5
 #define MOST_OPTIONS   24
@@ -113,8 +119,9 @@ int options_parse(struct options *options, const struct command *command, int ar
 		}
 		if (value == '?' || value == ':') {
 			common_error("%s: option %s %s; `vmsg %s --help` lists them", command->name,
-				 argv[optind - 1],
-				 value == ':' ? "needs a value" : "is not known", command->name);
+				     argv[optind - 1],
+				     value == ':' ? "needs a value" : "is not known",
+				     command->name);
 			return EXIT_USAGE;
 		}
 		if (value >= 256 ? !take(value, optarg, user)
@@ -125,8 +132,8 @@ int options_parse(struct options *options, const struct command *command, int ar
 	options->argv = argv + optind;
 	if (options->argc < min || options->argc > max) {
 		common_error("%s: %s; usage: vmsg %s %s", command->name,
-			 options->argc < min ? "an argument is missing" : "too many arguments",
-			 command->name, command->arguments);
+			     options->argc < min ? "an argument is missing" : "too many arguments",
+			     command->name, command->arguments);
 		return EXIT_USAGE;
 	}
 	return 0;
@@ -151,7 +158,8 @@ bool parse_device(const char *text, uint16_t *dev_num)
 	uint64_t number;
 
 	if (!parse_number(text, UINT16_MAX, &number)) {
-		common_error("'%s' is no device number (0 to 65535); `vmsg list ADDR` shows them", text);
+		common_error("'%s' is no device number (0 to 65535); `vmsg list ADDR` shows them",
+			     text);
 		return false;
 	}
 	*dev_num = (uint16_t)number;
@@ -182,8 +190,8 @@ int session_open(struct session *session, const struct options *options, const c
 		common_error("%s", err);
 		return EXIT_USAGE;
 	}
-	rc = vmsg_amp_client_open(&session->client, &amp, options->dialect, options->timeout_ms, err,
-				  sizeof(err));
+	rc = vmsg_amp_client_open(&session->client, &amp, options->dialect, options->timeout_ms,
+				  err, sizeof(err));
 	if (rc < 0) {
 		common_error("%s", err);
 		return EXIT_CONNECT;

@@ -16,7 +16,9 @@
 
 #define ESCAPE 0x1d /* Ctrl-] */
 
-enum { OPTION_LINGER = 256 };
+enum {
+	OPTION_LINGER = 256
+};
 
 static const struct option own[] = {
 	{ "linger", required_argument, NULL, OPTION_LINGER },
@@ -30,8 +32,8 @@ struct talk {
 	uint64_t linger_ms;
 	uint8_t input[512];
 	uint32_t input_len, input_at;
-	bool ended;      /* no more input will come */
-	bool left;       /* the user has typed the escape character, or a signal came */
+	bool ended; /* no more input will come */
+	bool left;  /* the user has typed the escape character, or a signal came */
 	bool out_failed;
 	uint32_t heard_ms;
 };
@@ -223,8 +225,10 @@ const struct command command_console = {
 	.name = "console",
 	.arguments = "ADDR DEV [--linger MS]",
 	.summary = "Connect this terminal to a console device; Ctrl-] ends it.",
-	.help = "Also with pipes: what standard input holds is sent, answers go to standard output.\n\n"
+	.help = "Also with pipes: what standard input holds is sent, answers go to standard "
+		"output.\n\n"
 		"options:\n"
-		"  --linger MS     after the end of input, stay until nothing came for MS (200)\n\n",
+		"  --linger MS     after the end of input, stay until nothing came for MS "
+		"(200)\n\n",
 	.run = run,
 };

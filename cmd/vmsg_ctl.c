@@ -11,7 +11,10 @@
 
 #include "vmsg.h"
 
-enum { OPTION_BUS = 256, OPTION_PEER };
+enum {
+	OPTION_BUS = 256,
+	OPTION_PEER
+};
 
 /* Which of several buses or peers is meant; NULL: there is but one. */
 struct where {
@@ -85,7 +88,8 @@ static json_t *make_command(int argc, char **argv, const struct where *where)
 		json_object_set_new(command, "bus", json_string(where->bus));
 	if (where->peer)
 		good = add_number(command, "peer", where->peer);
-	if (good && (!strcmp(verb, "list") || !strcmp(verb, "stat") || !strcmp(verb, "quit")) && argc == 1)
+	if (good && (!strcmp(verb, "list") || !strcmp(verb, "stat") || !strcmp(verb, "quit")) &&
+	    argc == 1)
 		return command;
 	if (!good) {
 		json_decref(command);
@@ -99,7 +103,8 @@ static json_t *make_command(int argc, char **argv, const struct where *where)
 		good = add_number(command, "num", argv[1]) &&
 		       (argc == 2 || add_number(command, "size", argv[2]));
 	} else {
-		common_error("ctl: say list, stat, add DEVICE, remove NUM, resize NUM [SIZE] or quit");
+		common_error(
+			"ctl: say list, stat, add DEVICE, remove NUM, resize NUM [SIZE] or quit");
 		good = false;
 	}
 	if (!good) {
@@ -135,7 +140,8 @@ static void print_devices(json_t *devices)
 
 	if (!json_array_size(devices))
 		puts("no devices");
-	json_array_foreach(devices, i, device) {
+	json_array_foreach(devices, i, device)
+	{
 		printf("%s %" JSON_INTEGER_FORMAT "  %-8s",
 		       json_string_value(json_object_get(device, "bus"))
 			       ? json_string_value(json_object_get(device, "bus"))
@@ -144,14 +150,16 @@ static void print_devices(json_t *devices)
 		       json_string_value(json_object_get(device, "type"))
 			       ? json_string_value(json_object_get(device, "type"))
 			       : "?");
-		json_object_foreach(device, key, value) {
+		json_object_foreach(device, key, value)
+		{
 			char *text;
 
 			if (!strcmp(key, "bus") || !strcmp(key, "num") || !strcmp(key, "type") ||
 			    json_is_null(value))
 				continue;
-			text = json_is_string(value) ? strdup(json_string_value(value))
-						     : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+			text = json_is_string(value)
+				       ? strdup(json_string_value(value))
+				       : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
 			printf("  %s=%s", key, text ? text : "?");
 			free(text);
 		}

@@ -13,11 +13,18 @@
 
 #include "vmsg.h"
 
-#define QUEUE_SIZE  128u
-#define MOST_DEPTH  64u
-#define SECTOR      ((uint64_t)VMSG_BLK_SECTOR_BYTES)
+#define QUEUE_SIZE 128u
+#define MOST_DEPTH 64u
+#define SECTOR	   ((uint64_t)VMSG_BLK_SECTOR_BYTES)
 
-enum { OPTION_OFFSET = 256, OPTION_LENGTH, OPTION_DEPTH, OPTION_CHUNK, OPTION_QUIET, OPTION_UNMAP };
+enum {
+	OPTION_OFFSET = 256,
+	OPTION_LENGTH,
+	OPTION_DEPTH,
+	OPTION_CHUNK,
+	OPTION_QUIET,
+	OPTION_UNMAP
+};
 
 static const struct option own[] = {
 	{ "offset", required_argument, NULL, OPTION_OFFSET },
@@ -57,8 +64,8 @@ struct disk {
 	int fd;
 	const char *file;
 	uint64_t next, end;
-	int error;       /* VMSG_ERR_* of the first request that failed */
-	int file_errno;  /* of the first file operation that failed */
+	int error;	/* VMSG_ERR_* of the first request that failed */
+	int file_errno; /* of the first file operation that failed */
 	uint64_t failed_at;
 };
 
@@ -90,9 +97,10 @@ static bool take(int value, const char *text, void *user)
 		break;
 	}
 	if (!good)
-		common_error("disk: '%s' is not right here: offsets, lengths and chunks are multiples of "
-			 "512 (chunks up to 1M), depth is 1 to %u",
-			 text, MOST_DEPTH);
+		common_error("disk: '%s' is not right here: offsets, lengths and chunks are "
+			     "multiples of "
+			     "512 (chunks up to 1M), depth is 1 to %u",
+			     text, MOST_DEPTH);
 	return good;
 }
 
@@ -264,16 +272,17 @@ static int report_copy(struct disk *disk, int rc, uint64_t start, uint64_t passe
 
 	if (disk->file_errno) {
 		common_error("%s: %s; %" PRIu64 " bytes are done, go on with --offset %" PRIu64,
-			 disk->file, disk->file_errno == ENODATA ? "ended early"
+			     disk->file,
+			     disk->file_errno == ENODATA ? "ended early"
 							 : strerror(disk->file_errno),
-			 reached - start, reached);
+			     reached - start, reached);
 		return EXIT_FAULT;
 	}
 	if (rc < 0) {
 		code = failed(rc, "device %u of %s, at byte %" PRIu64, disk->dev_num,
 			      disk->session.address, reached);
 		common_error("%" PRIu64 " bytes are done; go on with --offset %" PRIu64,
-			 reached - start, reached);
+			     reached - start, reached);
 		return code;
 	}
 	if (disk->options.json) {
@@ -316,25 +325,27 @@ static int open_file(struct disk *disk)
 	}
 	if (disk->offset > capacity) {
 		common_error("--offset %" PRIu64 " is past the end of the disk (%" PRIu64 " bytes)",
-			 disk->offset, capacity);
+			     disk->offset, capacity);
 		return EXIT_USAGE;
 	}
 	if (!disk->has_length && disk->writing && S_ISREG(st.st_mode)) {
 		if ((uint64_t)st.st_size % SECTOR) {
-			common_error("%s has %" PRIu64 " bytes, which is no multiple of 512: pad it, or "
-				 "say --length",
-				 disk->file, (uint64_t)st.st_size);
+			common_error("%s has %" PRIu64
+				     " bytes, which is no multiple of 512: pad it, or "
+				     "say --length",
+				     disk->file, (uint64_t)st.st_size);
 			return EXIT_FAULT;
 		}
-		disk->length = (uint64_t)st.st_size > disk->offset ? (uint64_t)st.st_size - disk->offset
-								   : 0;
+		disk->length = (uint64_t)st.st_size > disk->offset
+				       ? (uint64_t)st.st_size - disk->offset
+				       : 0;
 	} else if (!disk->has_length) {
 		disk->length = capacity - disk->offset;
 	}
 	if (disk->length > capacity - disk->offset) {
-		common_error("%" PRIu64 " bytes from offset %" PRIu64 " do not fit on the disk (%" PRIu64
-			 " bytes)",
-			 disk->length, disk->offset, capacity);
+		common_error("%" PRIu64 " bytes from offset %" PRIu64
+			     " do not fit on the disk (%" PRIu64 " bytes)",
+			     disk->length, disk->offset, capacity);
 		return EXIT_USAGE;
 	}
 	return 0;
@@ -392,9 +403,9 @@ static int show_info(struct disk *disk)
 		json_object_set_new(json, "writeback", json_boolean(config->writeback));
 		json_object_set_new(json, "discard", json_boolean(config->max_discard_sectors));
 		json_object_set_new(json, "write_zeroes", json_boolean(config->max_zeroes_sectors));
-		json_object_set_new(json, "packed",
-				    json_boolean(vmsg_has(disk->driver.driver.features,
-							  VMSG_F_RING_PACKED)));
+		json_object_set_new(
+			json, "packed",
+			json_boolean(vmsg_has(disk->driver.driver.features, VMSG_F_RING_PACKED)));
 		json_object_set_new(json, "id", json_stringn_nocheck(io->id, strlen(io->id)));
 		print_json(json);
 		return 0;
@@ -404,8 +415,9 @@ static int show_info(struct disk *disk)
 	printf("block        %u bytes, physical %" PRIu64 "\n", config->block_bytes,
 	       (uint64_t)config->block_bytes << config->physical_exp);
 	printf("access       %s\n", config->read_only ? "read-only" : "read and write");
-	printf("cache        %s\n", !config->flush ? "no flush"
-				    : config->writeback ? "write-back" : "write-through");
+	printf("cache        %s\n", !config->flush	? "no flush"
+				    : config->writeback ? "write-back"
+							: "write-through");
 	printf("queues       %u, rings %s\n", config->num_queues,
 	       vmsg_has(disk->driver.driver.features, VMSG_F_RING_PACKED) ? "packed" : "split");
 	printf("discard      %s\n", config->max_discard_sectors ? "yes" : "no");
@@ -433,7 +445,8 @@ static int clear_range(struct disk *disk, uint32_t type, uint32_t most_sectors, 
 		return EXIT_USAGE;
 	}
 	if (!most_sectors) {
-		common_error("device %u of %s offers no %s", disk->dev_num, disk->session.address, what);
+		common_error("device %u of %s offers no %s", disk->dev_num, disk->session.address,
+			     what);
 		return EXIT_FAULT;
 	}
 	while (left) {
@@ -533,8 +546,9 @@ static int check_verb(struct disk *disk)
 			continue;
 		copies = i >= 4;
 		if (copies != (disk->options.argc == 4)) {
-			common_error("disk %s: %s", verb, copies ? "name a file, or - for a pipe"
-							     : "too many arguments");
+			common_error("disk %s: %s", verb,
+				     copies ? "name a file, or - for a pipe"
+					    : "too many arguments");
 			return EXIT_USAGE;
 		}
 		disk->writing = i == 5;

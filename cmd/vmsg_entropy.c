@@ -11,7 +11,9 @@
 
 #define PIECE_BYTES 16384u
 
-enum { OPTION_HEX = 256 };
+enum {
+	OPTION_HEX = 256
+};
 
 static const struct option own[] = {
 	{ "hex", no_argument, NULL, OPTION_HEX },
@@ -52,7 +54,8 @@ static int entropy(struct session *session, const struct options *options, uint1
 	rng.buffer_bytes = PIECE_BYTES;
 	rc = vmsg_rng_driver_start(&rng);
 	if (rc < 0)
-		return failed(rc, "device %u of %s as an entropy device", dev_num, session->address);
+		return failed(rc, "device %u of %s as an entropy device", dev_num,
+			      session->address);
 	while (bytes && !code) {
 		uint32_t len = bytes < PIECE_BYTES ? (uint32_t)bytes : PIECE_BYTES;
 

@@ -78,8 +78,7 @@ static json_t *blk_config(const struct vmsg_driver *driver, const uint8_t *bytes
 	json_object_set_new(json, "read_only", json_boolean(config.read_only));
 	json_object_set_new(json, "flush", json_boolean(config.flush));
 	json_object_set_new(json, "writeback", json_boolean(config.writeback));
-	json_object_set_new(json, "max_discard_sectors",
-			    json_integer(config.max_discard_sectors));
+	json_object_set_new(json, "max_discard_sectors", json_integer(config.max_discard_sectors));
 	json_object_set_new(json, "max_write_zeroes_sectors",
 			    json_integer(config.max_zeroes_sectors));
 	if (rc < 0)
@@ -227,8 +226,7 @@ static void print_people(json_t *json)
 	printf("%-12s %" JSON_INTEGER_FORMAT " bytes, generation %" JSON_INTEGER_FORMAT "\n",
 	       "config", json_integer_value(json_object_get(json, "config_size")),
 	       json_integer_value(json_object_get(json, "config_generation")));
-	json_object_foreach(config, name, value)
-		print_value(name, value);
+	json_object_foreach(config, name, value) print_value(name, value);
 	if (!config && json_integer_value(json_object_get(json, "config_size")))
 		print_value("bytes", json_object_get(json, "config_bytes"));
 	printf("%-12s %zu\n", "queues", json_array_size(json_object_get(json, "queues")));

@@ -80,9 +80,9 @@ static int list(struct session *session, const struct options *options)
 		json_t *top = json_object();
 
 		json_object_set_new(top, "address", json_string(session->address));
-		json_object_set_new(top, "dialect",
-				    json_string(vmsg_dialect_name(
-					    (enum vmsg_dialect)session->bus->dialect)));
+		json_object_set_new(
+			top, "dialect",
+			json_string(vmsg_dialect_name((enum vmsg_dialect)session->bus->dialect)));
 		json_object_set_new(top, "devices", all);
 		print_json(top);
 	} else if (!count) {

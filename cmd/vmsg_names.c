@@ -12,12 +12,11 @@
 const char *device_type_name(uint32_t device_id)
 {
 	static const char *const names[] = {
-		[1] = "net",	 [2] = "blk",	   [3] = "console", [4] = "rng",
-		[5] = "balloon", [8] = "scsi",	   [9] = "9p",	    [16] = "gpu",
-		[18] = "input",	 [19] = "vsock",   [20] = "crypto", [23] = "iommu",
-		[24] = "mem",	 [25] = "sound",   [26] = "fs",	    [27] = "pmem",
-		[28] = "rpmb",	 [32] = "scmi",	   [34] = "i2c",    [36] = "can",
-		[41] = "gpio",	 [42] = "rdma",	   [43] = "camera", [45] = "spi",
+		[1] = "net",	 [2] = "blk",	 [3] = "console", [4] = "rng",	  [5] = "balloon",
+		[8] = "scsi",	 [9] = "9p",	 [16] = "gpu",	  [18] = "input", [19] = "vsock",
+		[20] = "crypto", [23] = "iommu", [24] = "mem",	  [25] = "sound", [26] = "fs",
+		[27] = "pmem",	 [28] = "rpmb",	 [32] = "scmi",	  [34] = "i2c",	  [36] = "can",
+		[41] = "gpio",	 [42] = "rdma",	 [43] = "camera", [45] = "spi",
 	};
 
 	return device_id < sizeof(names) / sizeof(names[0]) ? names[device_id] : NULL;

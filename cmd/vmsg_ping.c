@@ -6,7 +6,10 @@
 
 #include "vmsg.h"
 
-enum { OPTION_COUNT = 256, OPTION_INTERVAL };
+enum {
+	OPTION_COUNT = 256,
+	OPTION_INTERVAL
+};
 
 struct pings {
 	uint64_t count, interval_ms;

@@ -10,6 +10,8 @@
 
 #define NUMBERS 256u /* those handed out; more can be asked for by num= */
 
+#define VENDOR_ID 0x67736d76u /* "vmsg" */
+
 struct device *device_new(struct daemon *daemon, const struct device_type *type, const char *origin)
 {
 	struct device **link = &daemon->devices;
@@ -184,6 +186,7 @@ void device_serve(struct device *device)
 		int rc;
 
 		instance->device->mem = &bus->server.slots[instance->peer - 1].mem;
+		instance->device->vendor_id = VENDOR_ID;
 		instance->device->split = &vmsg_vq_split_device;
 		instance->device->packed = &vmsg_vq_packed_device;
 		device->type->init(instance);
