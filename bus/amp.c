@@ -122,7 +122,7 @@ bool vmsg_amp_leave(struct vmsg_amp *amp)
 	return true;
 }
 
-/* Bounded by the elements of the queue: a peer that keeps sending gets its turn, not all of them. */
+/* Bounded by the elements of the queue: a peer that keeps sending gets its turn, no more. */
 static uint32_t receive(struct vmsg_amp *amp)
 {
 	uint32_t count = 0;
@@ -203,10 +203,9 @@ int vmsg_amp_wait(struct vmsg_bus *bus, uint32_t ms)
 	}
 	amp->busy = 0;
 	rc = amp->sleep(amp, ms < WAIT_SLICE_MS ? ms : WAIT_SLICE_MS);
-	if (rc < 0)
-		return rc;
-	vmsg_amp_poll(amp);
-	return 0;
+	if (rc == 0)
+		vmsg_amp_poll(amp);
+	return rc < 0 ? rc : 0;
 }
 
 void vmsg_amp_peer_lost(struct vmsg_amp *amp)

@@ -4,9 +4,9 @@
  *
  * The state machine is the one of doc/amp.md, which test/model/amp_start.pml proves. Barriers pair
  * with the same lines in the peer's copy of this file:
- *   status stored, full fence, peer's status loaded   <->  the same   (set_status)
- *   element written, release, producer stored         <->  producer loaded, acquire, element copied
- *   element copied, release, consumer stored          <->  consumer loaded, acquire, element written
+ *   status stored, full fence, peer's status loaded  <->  the same   (set_status)
+ *   element written, release, producer stored  <->  producer loaded, acquire, element copied
+ *   element copied, release, consumer stored   <->  consumer loaded, acquire, element written
  */
 #include "amp_private.h"
 

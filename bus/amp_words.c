@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Notification words of the AMP bus: events as bits in shared memory (buses.md 3.4, 3.5, doc/amp.md).
+ * Notification words of the AMP bus: events as bits in shared memory (buses.md 3.4, 3.5;
+ * doc/amp.md).
  *
  * A bit is pending while the sender's tx and the receiver's rx differ in it. A sender toggles only
  * bits that are not pending: twice toggled would be nothing. Full fences make that safe:

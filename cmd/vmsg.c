@@ -31,11 +31,23 @@ static void help(FILE *out)
 	fputs("\nADDR is where the devices are: "
 	      "amp:PATH[,layout=layout|spsc][,dialect=v2|v1|rfc2]\n"
 	      "[,strict=on]. DEV is a device number as `vmsg list` shows it.\n"
-	      "`vmsg COMMAND --help` says more.\n\n"
+	      "`vmsg COMMAND --help` says more, `vmsg --version` which version this is.\n\n"
 	      "exit codes: 0 done, 1 failed, 2 wrong command line, 3 nobody there, 4 the peer "
 	      "went\n"
 	      "away, 5 no answer in time, 6 no such device\n",
 	      out);
+}
+
+/* What a script reads has to have arrived: a full disk is an error, too. */
+static int finish(int code)
+{
+	bool bad = ferror(stdout) != 0;
+
+	if (fflush(stdout) || bad) {
+		common_error("standard output cannot be written");
+		return code ? code : EXIT_FAULT;
+	}
+	return code;
 }
 
 int main(int argc, char **argv)
@@ -47,15 +59,15 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
 		help(stdout);
-		return EXIT_GOOD;
+		return finish(EXIT_GOOD);
 	}
 	if (!strcmp(argv[1], "--version")) {
 		puts("vmsg " VMSG_PROGRAM_VERSION);
-		return EXIT_GOOD;
+		return finish(EXIT_GOOD);
 	}
 	for (size_t i = 0; commands[i]; i++) {
 		if (!strcmp(argv[1], commands[i]->name))
-			return commands[i]->run(argc - 1, argv + 1);
+			return finish(commands[i]->run(argc - 1, argv + 1));
 	}
 	common_error("there is no command '%s'; `vmsg --help` lists them", argv[1]);
 	return EXIT_USAGE;

@@ -2,6 +2,7 @@
 /* What the subcommands share: options, messages, the connection, the progress bar. */
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +33,67 @@ int failed(int error, const char *format, ...)
 	default:
 		return EXIT_FAULT;
 	}
+}
+
+int device_failed(struct session *session, const struct vmsg_driver *driver, const char *wanted,
+		  int error)
+{
+	static uint8_t bitmap[8192];
+	uint16_t num = driver->dev_num;
+	const char *type;
+
+	if (error == VMSG_ERR_NODEV && driver->device_id && wanted) {
+		type = device_type_name(driver->device_id);
+		common_error("device %u of %s is a %s (virtio id %u), not a %s", num, session->address,
+			     type ? type : "device of another type", driver->device_id, wanted);
+		return EXIT_NODEV;
+	}
+	/* Nobody answers for a device that is not there. */
+	if ((error == VMSG_ERR_NODEV || error == VMSG_ERR_TIMEDOUT) && !driver->device_id &&
+	    vmsg_bus_get_devices(session->bus, bitmap, 65536, driver->timeout_ms) >= 0 &&
+	    !(bitmap[num / 8] & 1u << num % 8)) {
+		common_error("there is no device %u at %s; `vmsg list ADDR` shows those there are",
+			     num, session->address);
+		return EXIT_NODEV;
+	}
+	return failed(error, "device %u of %s", num, session->address);
+}
+
+/* ---- Signals ---- */
+
+static volatile sig_atomic_t signal_number;
+
+static void note_signal(int number)
+{
+	signal_number = number;
+}
+
+void interrupts_catch(void)
+{
+	/* No SA_RESTART: a read that waits for a pipe has to end. */
+	struct sigaction action = { .sa_handler = note_signal, .sa_flags = (int)SA_RESETHAND };
+	static const int numbers[] = { SIGINT, SIGTERM };
+	struct sigaction before;
+
+	sigemptyset(&action.sa_mask);
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+		/* What a shell has told us to ignore stays ignored. */
+		if (sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+			sigaction(numbers[i], &action, NULL);
+	}
+}
+
+bool interrupted(void)
+{
+	return signal_number != 0;
+}
+
+void interrupts_end(void)
+{
+	if (!signal_number)
+		return;
+	signal(signal_number, SIG_DFL);
+	raise(signal_number);
 }
 
 /* ---- Options ---- */
@@ -194,7 +256,9 @@ int session_open(struct session *session, const struct options *options, const c
 				  err, sizeof(err));
 	if (rc < 0) {
 		common_error("%s", err);
-		return EXIT_CONNECT;
+		return rc == VMSG_ERR_TIMEDOUT ? EXIT_TIMEOUT
+		       : rc == VMSG_ERR_PROTO  ? EXIT_FAULT
+					       : EXIT_CONNECT;
 	}
 	session->bus = &session->client.amp.bus;
 	session->arena = &session->client.arena;
@@ -226,22 +290,50 @@ void progress_start(struct progress *progress, const char *verb, uint64_t total_
 	progress->shown_us = 0;
 }
 
+#define BAR_MOST  30
+#define BAR_LEAST 5
+#define LINE_SIZE 160
+
+/* The columns of the terminal, of which the last stays free lest it begin a new line. */
+static size_t line_columns(void)
+{
+	struct winsize window;
+
+	if (ioctl(STDERR_FILENO, TIOCGWINSZ, &window) < 0 || window.ws_col < 2)
+		return 79;
+	return window.ws_col < LINE_SIZE ? window.ws_col - 1u : LINE_SIZE - 1u;
+}
+
 static void draw(struct progress *progress, uint64_t bytes)
 {
 	double seconds = (double)(vmsg_clock_us() - progress->started_us) / 1e6;
 	double rate = seconds > 0.05 ? (double)bytes / seconds : 0;
 	unsigned int percent = (unsigned int)((double)bytes * 100 / (double)progress->total);
-	char amount[32], speed[32], bar[31];
+	char amount[32], speed[32], left[32] = "", bar[BAR_MOST + 4] = "", line[LINE_SIZE];
+	size_t columns = line_columns(), used, width = 0;
 
-	for (unsigned int i = 0; i < 30; i++)
-		bar[i] = i * 100 < percent * 30 ? '#' : '-';
-	bar[30] = 0;
 	common_size_text(bytes, amount, sizeof(amount));
 	common_size_text((uint64_t)rate, speed, sizeof(speed));
-	fprintf(stderr, "\r%s [%s] %3u%%  %s  %s/s", progress->verb, bar, percent, amount, speed);
 	if (rate > 0 && bytes < progress->total)
-		fprintf(stderr, "  %.0f s left", (double)(progress->total - bytes) / rate);
-	fputs("\033[K", stderr);
+		snprintf(left, sizeof(left), "  %.0f s left",
+			 (double)(progress->total - bytes) / rate);
+	used = (size_t)snprintf(line, sizeof(line), "%s %3u%%  %s  %s/s%s", progress->verb, percent,
+				amount, speed, left);
+	if (used > columns)
+		left[0] = 0;
+	/* The bar gets what is left of the line; on a narrow terminal there is none. */
+	if (used + BAR_LEAST + 3 <= columns)
+		width = columns - used - 3 < BAR_MOST ? columns - used - 3 : BAR_MOST;
+	if (width) {
+		bar[0] = ' ';
+		bar[1] = '[';
+		for (size_t i = 0; i < width; i++)
+			bar[i + 2] = i * 100 < percent * width ? '#' : '-';
+		bar[width + 2] = ']';
+	}
+	snprintf(line, sizeof(line), "%s%s %3u%%  %s  %s/s%s", progress->verb, bar, percent, amount,
+		 speed, left);
+	fprintf(stderr, "\r%.*s\033[K", (int)columns, line);
 }
 
 void progress_show(struct progress *progress, uint64_t bytes)

@@ -177,7 +177,7 @@ static int talk_to(struct talk *talk, const struct options *options, uint16_t de
 	talk->console.user = talk;
 	rc = vmsg_console_driver_start(&talk->console);
 	if (rc < 0)
-		return failed(rc, "device %u of %s as a console", dev_num, talk->session.address);
+		return device_failed(&talk->session, &talk->console.driver, "console", rc);
 
 	talk->also[0] = (struct pollfd){ .fd = STDIN_FILENO, .events = POLLIN };
 	talk->also[1] = (struct pollfd){ .fd = watch_signals(), .events = POLLIN };

@@ -178,8 +178,13 @@ static int print_answer(json_t *answer, const char *verb, bool as_json)
 		print_json(json_incref(answer));
 	else if (!strcmp(verb, "list"))
 		print_devices(json_object_get(answer, "devices"));
-	else if (json_object_size(answer) > 1)
-		print_json(json_incref(answer));
+	else if (json_object_get(answer, "device")) {
+		json_t *one = json_array();
+
+		json_array_append(one, json_object_get(answer, "device"));
+		print_devices(one);
+		json_decref(one);
+	}
 	return good ? 0 : EXIT_FAULT;
 }
 

@@ -64,6 +64,7 @@ struct disk {
 	int fd;
 	const char *file;
 	uint64_t next, end;
+	uint64_t missing; /* bytes that the file, which has ended, did not have for a piece */
 	int error;	/* VMSG_ERR_* of the first request that failed */
 	int file_errno; /* of the first file operation that failed */
 	uint64_t failed_at;
@@ -140,10 +141,11 @@ static int file_io(struct disk *disk, uint8_t *ptr, uint64_t len, uint64_t offse
 		else
 			got = disk->is_stream ? write(disk->fd, ptr, len)
 					      : pwrite(disk->fd, ptr, len, (off_t)offset);
-		if (got < 0 && errno == EINTR)
+		if (got < 0 && errno == EINTR && !interrupted())
 			continue;
 		if (got < 0)
 			return errno;
+		disk->missing = len;
 		if (got == 0)
 			return disk->writing ? ENODATA : ENOSPC;
 		ptr += got;
@@ -170,6 +172,18 @@ static void done(struct vmsg_blk_io *io)
 		note_failure(disk, slot, 0, error);
 }
 
+/* Reads what a piece is to write. A pipe of unknown length may end: that shortens *len. 0 or errno. */
+static int fill_piece(struct disk *disk, struct slot *slot, uint64_t *len)
+{
+	int error = file_io(disk, slot->ptr, *len, disk->next);
+
+	if (error != ENODATA || !disk->is_stream || disk->has_length || disk->missing % SECTOR)
+		return error;
+	*len -= disk->missing;
+	disk->end = disk->next + *len;
+	return 0;
+}
+
 /* Starts the next piece in a free slot. 0; VMSG_ERR_AGAIN: later; or an error. */
 static int start_piece(struct disk *disk, struct slot *slot)
 {
@@ -177,20 +191,20 @@ static int start_piece(struct disk *disk, struct slot *slot)
 	int rc;
 
 	slot->offset = disk->next;
+	if (disk->writing) {
+		int error = fill_piece(disk, slot, &len);
+
+		if (error)
+			note_failure(disk, slot, 0, error);
+		if (error || !len)
+			return 0;
+	}
 	slot->buf.len = (uint32_t)len;
 	slot->io.type = disk->writing ? VMSG_BLK_T_OUT : VMSG_BLK_T_IN;
 	slot->io.sector = disk->next / SECTOR;
 	slot->io.bufs = &slot->buf;
 	slot->io.buf_count = 1;
 	slot->io.done = done;
-	if (disk->writing) {
-		int error = file_io(disk, slot->ptr, len, disk->next);
-
-		if (error) {
-			note_failure(disk, slot, 0, error);
-			return 0;
-		}
-	}
 	rc = vmsg_blk_driver_submit(&disk->driver, 0, &slot->io);
 	if (rc == 0)
 		disk->next += len;
@@ -208,7 +222,7 @@ static bool start_pieces(struct disk *disk)
 
 		/* A pipe takes data in order: one at a time. */
 		if (!slot->io.busy && disk->next < disk->end && !disk->error && !disk->file_errno &&
-		    !(disk->is_stream && busy))
+		    !interrupted() && !(disk->is_stream && busy))
 			start_piece(disk, slot);
 		busy = busy || slot->io.busy;
 	}
@@ -263,28 +277,45 @@ static int flush(struct disk *disk)
 	return call(disk, io);
 }
 
-static int report_copy(struct disk *disk, int rc, uint64_t start, uint64_t passed_us)
+static const char *file_fault(const struct disk *disk)
+{
+	switch (disk->file_errno) {
+	case ENODATA:
+		return "ended early, or within a sector of 512 bytes";
+	case EFBIG:
+		return disk->writing ? "holds more than the disk takes" : strerror(EFBIG);
+	default:
+		return strerror(disk->file_errno);
+	}
+}
+
+/* Says why a copy ended early, if it did, and where to go on. 0 or an exit code. */
+static int report_failure(struct disk *disk, int rc, uint64_t start)
+{
+	uint64_t reached = oldest_offset(disk);
+	int code = EXIT_FAULT;
+
+	if (rc < 0)
+		code = failed(rc, "device %u of %s, at byte %" PRIu64, disk->dev_num,
+			      disk->session.address, reached);
+	else if (interrupted() && reached < disk->end)
+		common_error("interrupted");
+	else if (disk->file_errno)
+		common_error("%s: %s", disk->file, file_fault(disk));
+	else
+		return 0;
+	if (reached > start && disk->file_errno != EFBIG)
+		common_error("%" PRIu64 " bytes are done; go on with --offset %" PRIu64,
+			     reached - start, reached);
+	return code;
+}
+
+static void report_copy(struct disk *disk, uint64_t start, uint64_t passed_us)
 {
 	uint64_t reached = oldest_offset(disk);
 	double seconds = (double)passed_us / 1e6;
 	char amount[32], rate[32];
-	int code;
 
-	if (disk->file_errno) {
-		common_error("%s: %s; %" PRIu64 " bytes are done, go on with --offset %" PRIu64,
-			     disk->file,
-			     disk->file_errno == ENODATA ? "ended early"
-							 : strerror(disk->file_errno),
-			     reached - start, reached);
-		return EXIT_FAULT;
-	}
-	if (rc < 0) {
-		code = failed(rc, "device %u of %s, at byte %" PRIu64, disk->dev_num,
-			      disk->session.address, reached);
-		common_error("%" PRIu64 " bytes are done; go on with --offset %" PRIu64,
-			     reached - start, reached);
-		return code;
-	}
 	if (disk->options.json) {
 		json_t *json = json_object();
 
@@ -304,7 +335,6 @@ static int report_copy(struct disk *disk, int rc, uint64_t start, uint64_t passe
 		fprintf(stderr, "%s %s at offset %" PRIu64 " in %.2f s (%s/s)\n",
 			disk->writing ? "wrote" : "read", amount, start, seconds, rate);
 	}
-	return 0;
 }
 
 /* Opens the file and settles how much is to be copied. 0 or an exit code. */
@@ -313,22 +343,24 @@ static int open_file(struct disk *disk)
 	uint64_t capacity = disk->driver.config.capacity_sectors * SECTOR;
 	struct stat st;
 
-	disk->is_stream = !strcmp(disk->file, "-");
-	if (disk->is_stream)
-		disk->fd = disk->writing ? STDIN_FILENO : STDOUT_FILENO;
-	else
-		disk->fd = disk->writing ? open(disk->file, O_RDONLY | O_CLOEXEC)
-					 : open(disk->file, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-	if (disk->fd < 0 || fstat(disk->fd, &st) < 0) {
-		common_error("%s: %s", disk->file, strerror(errno));
-		return EXIT_FAULT;
-	}
 	if (disk->offset > capacity) {
 		common_error("--offset %" PRIu64 " is past the end of the disk (%" PRIu64 " bytes)",
 			     disk->offset, capacity);
 		return EXIT_USAGE;
 	}
-	if (!disk->has_length && disk->writing && S_ISREG(st.st_mode)) {
+	disk->is_stream = !strcmp(disk->file, "-");
+	if (disk->is_stream) {
+		disk->fd = disk->writing ? STDIN_FILENO : STDOUT_FILENO;
+		disk->file = disk->writing ? "standard input" : "standard output";
+	} else {
+		disk->fd = disk->writing ? open(disk->file, O_RDONLY | O_CLOEXEC)
+					 : open(disk->file, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+	}
+	if (disk->fd < 0 || fstat(disk->fd, &st) < 0) {
+		common_error("%s: %s", disk->file, strerror(errno));
+		return EXIT_FAULT;
+	}
+	if (!disk->has_length && disk->writing && !disk->is_stream && S_ISREG(st.st_mode)) {
 		if ((uint64_t)st.st_size % SECTOR) {
 			common_error("%s has %" PRIu64
 				     " bytes, which is no multiple of 512: pad it, or "
@@ -351,10 +383,24 @@ static int open_file(struct disk *disk)
 	return 0;
 }
 
+/* A pipe of unknown length that goes on where the disk ends does not fit. */
+static void check_end_of_pipe(struct disk *disk)
+{
+	char more;
+
+	if (!disk->writing || !disk->is_stream || disk->has_length || disk->file_errno ||
+	    disk->next != disk->driver.config.capacity_sectors * SECTOR)
+		return;
+	if (read(disk->fd, &more, 1) > 0) {
+		disk->file_errno = EFBIG;
+		disk->failed_at = disk->next;
+	}
+}
+
 static int copy(struct disk *disk)
 {
 	uint64_t start_us;
-	int code = open_file(disk), rc;
+	int code = open_file(disk), rc, flushed;
 
 	if (code)
 		return code;
@@ -365,13 +411,21 @@ static int copy(struct disk *disk)
 	disk->next = disk->offset;
 	disk->end = disk->offset + disk->length;
 	start_us = vmsg_clock_us();
+	interrupts_catch();
 	rc = run_copy(disk);
-	if (rc == 0 && disk->writing && !disk->file_errno) {
-		rc = flush(disk);
-		if (rc < 0)
-			disk->next = disk->offset; /* nothing is safe without the flush */
+	if (rc == 0)
+		check_end_of_pipe(disk);
+	/* Also after a failure: what is said to be done has to be durable. */
+	if (disk->writing && rc != VMSG_ERR_SHUTDOWN && rc != VMSG_ERR_TIMEDOUT) {
+		flushed = flush(disk);
+		if (flushed < 0)
+			disk->next = disk->offset;
+		if (rc == 0)
+			rc = flushed;
 	}
-	code = report_copy(disk, rc, disk->offset, vmsg_clock_us() - start_us);
+	code = report_failure(disk, rc, disk->offset);
+	if (!code)
+		report_copy(disk, disk->offset, vmsg_clock_us() - start_us);
 	if (!disk->is_stream && close(disk->fd) < 0 && !code) {
 		common_error("%s: %s", disk->file, strerror(errno));
 		code = EXIT_FAULT;
@@ -518,8 +572,7 @@ static int use(struct disk *disk, const char *verb)
 	int rc = set_up(disk), code;
 
 	if (rc < 0)
-		return failed(rc, "device %u of %s as a disk", disk->dev_num,
-			      disk->session.address);
+		return device_failed(&disk->session, &disk->driver.driver, "blk", rc);
 	if (!strcmp(verb, "info"))
 		code = show_info(disk);
 	else if (!strcmp(verb, "flush"))
@@ -575,6 +628,7 @@ static int run(int argc, char **argv)
 	if (!code)
 		code = use(&disk, disk.options.argv[2]);
 	session_close(&disk.session);
+	interrupts_end();
 	return code;
 }
 

@@ -54,8 +54,7 @@ static int entropy(struct session *session, const struct options *options, uint1
 	rng.buffer_bytes = PIECE_BYTES;
 	rc = vmsg_rng_driver_start(&rng);
 	if (rc < 0)
-		return failed(rc, "device %u of %s as an entropy device", dev_num,
-			      session->address);
+		return device_failed(session, &rng.driver, "rng", rc);
 	while (bytes && !code) {
 		uint32_t len = bytes < PIECE_BYTES ? (uint32_t)bytes : PIECE_BYTES;
 

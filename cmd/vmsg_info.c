@@ -249,7 +249,7 @@ static int info(struct session *session, const struct options *options, uint16_t
 	rc = collect(&driver, &json);
 	vmsg_driver_exit(&driver);
 	if (rc < 0)
-		return failed(rc, "device %u of %s", dev_num, session->address);
+		return device_failed(session, &driver, NULL, rc);
 	if (options->json) {
 		print_json(json);
 	} else {

@@ -86,7 +86,8 @@ static int list(struct session *session, const struct options *options)
 		json_object_set_new(top, "devices", all);
 		print_json(top);
 	} else if (!count) {
-		printf("no devices at %s\n", session->address);
+		printf("no devices at %s (dialect %s)\n", session->address,
+		       vmsg_dialect_name((enum vmsg_dialect)session->bus->dialect));
 	}
 	return code;
 }

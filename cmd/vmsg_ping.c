@@ -29,7 +29,9 @@ static bool take(int value, const char *text, void *user)
 		return true;
 	if (value == OPTION_INTERVAL && parse_number(text, 60000, &pings->interval_ms))
 		return true;
-	common_error("ping: '%s' is no such number", text);
+	common_error(value == OPTION_COUNT ? "--count %s: must be a number, 1 to 1000000"
+					   : "--interval %s: must be milliseconds, up to 60000",
+		     text);
 	return false;
 }
 

@@ -164,7 +164,6 @@ int vmsg_msg_decode(enum vmsg_dialect dialect, const void *buf, uint32_t len, st
 		return VMSG_ERR_BADMSG;
 	/* What a dialect does not carry reads 0. */
 	memset(msg, 0, sizeof(*msg));
-	memset(msg, 0, sizeof(*msg));
 	msg->type = wire[0] & (VMSG_TYPE_RESPONSE | VMSG_TYPE_BUS);
 	msg->msg_id = wire[1];
 	msg->dev_num = vmsg_get16(wire + 2);
@@ -187,7 +186,7 @@ int vmsg_msg_decode(enum vmsg_dialect dialect, const void *buf, uint32_t len, st
 		size = len;
 	if (tail > size - at)
 		return VMSG_ERR_BADMSG;
-	msg->tail = wire + at;
+	msg->tail = tail ? wire + at : NULL;
 	msg->tail_bytes = (uint16_t)tail;
 	return 0;
 }

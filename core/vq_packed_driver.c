@@ -14,7 +14,7 @@ static void packed_put(struct vmsg_vq_driver *vq, const struct vmsg_buf *bufs,
 
 		word = word << 16 | id;
 		/*
-		 * The device goes no further than to the first one it may not have, so only that one
+		 * The device goes no further than to the first one it may not have, so only that
 		 * is held back: its flags are those of the other lap until publish.
 		 */
 		if (vq->added == 0) {

@@ -9,8 +9,9 @@
  *           notices a peer's restart, and optional notification words
  *   spsc    two 4 KiB single-producer rings, at 0 (driver to device) and 4096 (device to driver)
  *
- * Call vmsg_amp_poll() when the doorbell rings, and at least every 100 ms without one: states of the
- * peer come without a doorbell, and doorbells may be lost. Call it again while it returns nonzero.
+ * Call vmsg_amp_poll() when the doorbell rings, and at least every 100 ms without one: states of
+ * the peer come without a doorbell, and doorbells may be lost. Call it again while it returns
+ * nonzero.
  * The queue area is coherent memory or mapped uncached: the heads of both sides share a cache line.
  */
 #ifndef VMSG_AMP_H
@@ -30,7 +31,7 @@
 #define VMSG_AMP_LAYOUT_BYTES 64u
 #define VMSG_AMP_F_MASK       0 /* layout feature: mask words are present; bit number */
 
-/* States of a side (buses.md 3.3). We never stand in PEER_DEAD: a side that misses its peer leaves. */
+/* States of a side (buses.md 3.3). We are never in PEER_DEAD: who misses its peer leaves. */
 enum vmsg_amp_state {
 	VMSG_AMP_INIT,
 	VMSG_AMP_READY,
@@ -100,13 +101,14 @@ struct vmsg_amp {
 	/* Rings the peer's doorbell. Must not sleep. NULL: the peer polls. */
 	void (*ring)(struct vmsg_amp *amp);
 	/*
-	 * Driver side: waits up to ms for the own doorbell, updates bus.now_ms; see vmsg_bus_ops. If
-	 * doorbells are off (vmsg_amp_want_doorbells) it turns them on and polls before it blocks.
+	 * Driver side: waits up to ms for the own doorbell, updates bus.now_ms; see vmsg_bus_ops.
+	 * If doorbells are off (vmsg_amp_want_doorbells) it turns them on and polls before it
+	 * blocks. 0; 1: it has polled itself, and found something; or VMSG_ERR_SHUTDOWN.
 	 */
 	int (*sleep)(struct vmsg_amp *amp, uint32_t ms);
 	/* The peer is up, or gone (its devices are already reset). May be NULL. */
 	void (*peer_state)(struct vmsg_amp *amp, bool up);
-	/* layout, device side: what to lay out. 0: defaults (64-byte elements, 63 of them, 0 words) */
+	/* layout, device side: what to lay out. 0: 64-byte elements, 63 of them, no words */
 	uint16_t element_bytes, element_count;
 	uint8_t words;           /* notification words per side, 0 to 64 */
 	uint8_t bits_per_device; /* 1, 2, 4, 8 or 16 */

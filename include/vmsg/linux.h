@@ -402,7 +402,7 @@ struct vmsg_amp_client {
 	/* Private. */
 	struct vmsg_region region;
 	bool quiet, one_cpu, opened;
-	uint32_t mark, found; /* progress at the last sleep; waits since a look at the socket */
+	uint32_t mark, looked_ms; /* progress at the last sleep; when the socket was looked at */
 	struct vmsg_spin spin;
 	uint8_t frame[VMSG_AMP_MAX_ELEMENT], element[VMSG_AMP_MAX_ELEMENT];
 };

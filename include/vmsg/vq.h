@@ -109,7 +109,8 @@ struct vmsg_vq_device {
 
 /*
  * Finds the three areas in `mem` and starts the queue from empty, kicks wanted. size and addresses
- * are set. VMSG_ERR_INVAL when the size, an alignment or a range is not acceptable; nothing changed then.
+ * are set. VMSG_ERR_INVAL when the size, an alignment or a range is not acceptable; nothing changed
+ * then.
  */
 int vmsg_vq_device_enable(struct vmsg_vq_device *vq, const struct vmsg_vq_device_format *format,
 			  const struct vmsg_mem *mem, uint64_t features);
@@ -127,8 +128,9 @@ int vmsg_vq_pop(struct vmsg_vq_device *vq, struct vmsg_chain *chain);
 
 /*
  * Gives a chain back, `written` bytes of its writable part filled from the start (at most
- * writable_bytes: asserted). With IN_ORDER chains are pushed in the order popped: the caller's duty.
- * The driver can see it at once; whether to notify is used_event's matter. iov is not looked at.
+ * writable_bytes: asserted), once. With IN_ORDER chains are pushed in the order popped: that is the
+ * caller's duty. iov is not looked at.
+ * The driver can see it at once; whether to notify is used_event's matter.
  */
 void vmsg_vq_push(struct vmsg_vq_device *vq, const struct vmsg_chain *chain, uint32_t written);
 
@@ -161,7 +163,7 @@ struct vmsg_vq_state {
 struct vmsg_vq_memory {
 	uint8_t *desc, *driver, *device;
 	uint64_t desc_addr, driver_addr, device_addr;
-	/* Indirect tables: size tables of indirect_max descriptors of 16 bytes; NULL and 0: none. */
+	/* Indirect tables: `size` of them, indirect_max descriptors each; NULL and 0: none. */
 	uint8_t *indirect;
 	uint64_t indirect_addr;
 	uint16_t indirect_max;

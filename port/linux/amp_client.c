@@ -16,7 +16,7 @@
 #include <vmsg/port.h>
 
 #define CLOCK_SPINS 16  /* looks per look at the clock */
-#define LINK_WAITS  64  /* waits that found something per look at the socket */
+#define LINK_MS     10  /* the socket is looked at this often while waits find something */
 #define DETECT_MS   200 /* for a layout block to appear in empty memory */
 #define DETECT_STEP 5
 #define PAGE        4096u
@@ -108,14 +108,19 @@ static uint64_t spin_budget(struct vmsg_amp_client *client, uint32_t ms)
 
 static bool spin(struct vmsg_amp_client *client, uint64_t budget_us)
 {
-	uint64_t start_us = vmsg_clock_us();
+	uint64_t start_us = vmsg_clock_us(), now_us = start_us;
 
 	set_quiet(client, true);
 	for (uint32_t i = 1;; i++) {
+		/* Before the look: what is found is not to wait for the clock. */
+		client->amp.bus.now_ms = (uint32_t)(now_us / 1000u);
 		if (look(client))
 			return true;
-		if (i % CLOCK_SPINS == 0 && vmsg_clock_us() - start_us >= budget_us)
-			return false;
+		if (i % CLOCK_SPINS == 0) {
+			now_us = vmsg_clock_us();
+			if (now_us - start_us >= budget_us)
+				return false;
+		}
 		vmsg_relax();
 	}
 }
@@ -127,8 +132,8 @@ static int sleep_link(struct vmsg_amp_client *client, uint32_t ms)
 {
 	int rc = vmsg_ivshmem_wait(&client->link, (int)ms, client->also, client->also_count);
 
-	client->amp.bus.learn = vmsg_msg_learn;
-	client->amp.bus.now_ms = vmsg_clock_ms();
+	client->looked_ms = vmsg_clock_ms();
+	client->amp.bus.now_ms = client->looked_ms;
 	if (rc == 0 && ms)
 		poll_drivers(client);
 	if (rc == VMSG_ERR_SHUTDOWN)
@@ -151,9 +156,10 @@ static int wait_for_bell(struct vmsg_amp *amp, uint32_t ms)
 		vmsg_spin_paid(&client->spin, found);
 	}
 	if (found) {
-		amp->bus.now_ms = vmsg_clock_ms();
-		if (++client->found % LINK_WAITS)
-			return 0;
+		if (!budget_us)
+			amp->bus.now_ms = vmsg_clock_ms();
+		if (amp->bus.now_ms - client->looked_ms < LINK_MS)
+			return 1;
 		ms = 0;
 	}
 	if (!ms || client->spin_us == VMSG_SPIN_ALWAYS)

@@ -19,7 +19,7 @@
 
 #define BATCH       16
 #define CLOCK_SPINS 16 /* idle looks at the pollers per look at the clock */
-#define LOOK_US     20 /* descriptors and timers wait for at most this long while the loop spins */
+#define LOOK_US     250 /* descriptors and timers wait for at most this long while the loop spins */
 
 static void look_at_clock(struct vmsg_events *events)
 {

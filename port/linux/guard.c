@@ -2,8 +2,8 @@
 /*
  * Rings eventfds that a hostile client also holds. Such a client can take O_NONBLOCK away, which is
  * shared, and fill the counter: then our write blocks. No flag of a write can prevent that, so a
- * thread watches over it. It sleeps while nobody is connected, takes no part in ringing, and frees a
- * write that has not come back for a while by emptying the counter.
+ * thread watches over it. It sleeps while nobody is connected, takes no part in ringing, and frees
+ * a write that has not come back for a while by emptying the counter.
  */
 #include "private.h"
 #include <errno.h>

@@ -327,8 +327,9 @@ int vmsg_ivshmem_open(struct vmsg_ivshmem_server *server, const char *path, uint
 	};
 	server->guard = vmsg_guard_new();
 	server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	rc = server->spare_fd < 0 || !server->guard ? -EMFILE
-						   : vmsg_events_add(server->events, &server->watch);
+	rc = server->spare_fd < 0 ? -errno : server->guard ? 0 : -EAGAIN;
+	if (rc == 0)
+		rc = vmsg_events_add(server->events, &server->watch);
 	if (rc < 0) {
 		vmsg_guard_free(server->guard);
 		vmsg_close_fd(&server->spare_fd);

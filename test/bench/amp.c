@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * What a message costs on the AMP bus between two processes that poll (goal P1): round trips of 52
- * bytes each way, all the way (request with its token, encode, queue, poll, decode, find the device,
- * handle, answer, match), and PINGs, over both queue formats. "raw" is the queue alone: put, get and
- * echo of 52 bytes. Everything is compared with cache-line ping-pong; see bench.h.
+ * bytes each way, all the way (request with its token, encode, queue, poll, decode, find the
+ * device, handle, answer, match), and PINGs, over both queue formats. "raw" is the queue alone:
+ * put, get and echo of 52 bytes. Everything is compared with cache-line ping-pong; see common_pair.h.
  */
 #include <vmsg/amp.h>
 #include <vmsg/device.h>
 #include <vmsg/driver.h>
 
-#include "bench/bench.h"
+#include "common_pair.h"
 
 #define AREA_BYTES    16384u
 #define MESSAGE_BYTES 52u
@@ -34,10 +34,13 @@ enum kind {
 };
 
 static const struct bench_kind kinds[KINDS] = {
-	[LAYOUT_52] = { "layout_52", 2.0 },  [LAYOUT_PING] = { "layout_ping", 2.0 },
-	[LAYOUT_RAW] = { "layout_raw", 0 },  [WORDS_52] = { "words_52", 0 },
-	[SPSC_52] = { "spsc_52", 2.0 },      [SPSC_PING] = { "spsc_ping", 2.0 },
-	[SPSC_RAW] = { "spsc_raw", 0 },
+	[LAYOUT_52] = { "layout_52", "P1", "message of 52 bytes, layout / ping-pong", 2.0 },
+	[LAYOUT_PING] = { "layout_ping", "", "PING, layout / ping-pong", 0 },
+	[LAYOUT_RAW] = { "layout_raw", "", "queue alone, layout / ping-pong", 0 },
+	[WORDS_52] = { "words_52", "", "message, layout with notification words / ping-pong", 0 },
+	[SPSC_52] = { "spsc_52", "P1", "message of 52 bytes, spsc / ping-pong", 2.0 },
+	[SPSC_PING] = { "spsc_ping", "", "PING, spsc / ping-pong", 0 },
+	[SPSC_RAW] = { "spsc_raw", "", "queue alone, spsc / ping-pong", 0 },
 };
 
 static const enum bus_kind bus_of[KINDS] = { LAYOUT, LAYOUT, LAYOUT, WORDS, SPSC, SPSC, SPSC };
@@ -103,8 +106,7 @@ static void require(bool truth)
 {
 	if (truth)
 		return;
-	fprintf(stderr, "amp: the bus does not work\n");
-	exit(1);
+	bench_fail("amp: the bus does not work");
 }
 
 static void add_model(struct pair *pair)
@@ -258,9 +260,9 @@ static void single(int kind, uint32_t ops)
 
 int main(int argc, char **argv)
 {
-	struct bench bench = {
+	struct bench_pair pair = {
 		.name = "amp",
-		.title = "AMP message round trip / cache-line ping-pong, polled, every check on",
+		.title = "messages there and back, polled, every check on",
 		.kinds = kinds,
 		.kind_count = KINDS,
 		.memory_bytes = BUSES * (size_t)AREA_BYTES,
@@ -274,5 +276,5 @@ int main(int argc, char **argv)
 		.seconds = 15,
 	};
 
-	return bench_main(&bench, argc, argv);
+	return bench_pair_main(&pair, argc, argv);
 }

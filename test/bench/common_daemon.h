@@ -37,7 +37,7 @@ uint64_t bench_daemon_stat(const struct bench_daemon *daemon, const char *path);
 
 /* A line of /proc/PID/status, in KiB: "VmRSS". */
 uint64_t bench_daemon_kib(const struct bench_daemon *daemon, const char *name);
-/* Shared libraries it has mapped, the loader included. */
+/* Shared libraries it has mapped, without the loader. */
 uint32_t bench_daemon_libraries(const struct bench_daemon *daemon);
 
 /* ---- Its disks ---- */
@@ -76,8 +76,9 @@ struct bench_link {
 	uint64_t seed;
 };
 
-/* spin: VMSG_SPIN_*, for this side. */
-void bench_link_open(struct bench_link *link, const struct bench_daemon *daemon, uint32_t spin_us);
+/* spin: VMSG_SPIN_*, for this side. lazy: it rings when it goes to sleep, in one system call. */
+void bench_link_open(struct bench_link *link, const struct bench_daemon *daemon, uint32_t spin_us,
+		     bool lazy);
 void bench_link_close(struct bench_link *link);
 
 /* Starts a disk, anew if it was started before, with the one or the other kind of ring. */

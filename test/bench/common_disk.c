@@ -6,7 +6,7 @@
 #include <string.h>
 
 #define QUEUE_SIZE  128u
-#define QUEUE_BYTES (64u << 10) /* of memory for the queue of a disk */
+#define QUEUE_BYTES (8u << 10) /* of memory for the queue of a disk */
 #define WAIT_MS     100u
 
 static void need(int rc, const char *what)
@@ -26,11 +26,12 @@ static struct vmsg_arena piece(struct vmsg_arena *from, uint64_t bytes)
 	return arena;
 }
 
-void bench_link_open(struct bench_link *link, const struct bench_daemon *daemon, uint32_t spin_us)
+void bench_link_open(struct bench_link *link, const struct bench_daemon *daemon, uint32_t spin_us,
+		     bool lazy)
 {
 	struct vmsg_amp_address address;
 	char text[80], err[VMSG_ERR_TEXT];
-	struct vmsg_arena data;
+	struct vmsg_arena *arena = &link->client.arena;
 
 	memset(link, 0, sizeof(*link));
 	snprintf(text, sizeof(text), "amp:%s", daemon->socket);
@@ -39,12 +40,16 @@ void bench_link_open(struct bench_link *link, const struct bench_daemon *daemon,
 	address.spin_us = spin_us;
 	if (vmsg_amp_client_open(&link->client, &address, VMSG_AUTO, 1000, err, sizeof(err)) < 0)
 		bench_fail("%s", err);
+	if (lazy && vmsg_ivshmem_ring_lazily(&link->client.link) < 0)
+		bench_fail("this system has no io_uring");
 	for (uint32_t i = 0; i < BENCH_DISKS; i++)
 		link->disks[i].arena = piece(&link->client.arena, QUEUE_BYTES);
-	link->buffers = piece(&link->client.arena, 64u << 10);
-	data = piece(&link->client.arena, BENCH_BUFFER_BYTES);
-	link->buffer_ptr = data.ptr;
-	link->buffer_addr = data.addr;
+	link->buffers = piece(&link->client.arena, BENCH_DEPTH * VMSG_BLK_IO_BYTES);
+	/* Not taken as the others are: those are zeroed, and a page costs when it is first used. */
+	link->buffer_ptr = arena->ptr + arena->used_bytes;
+	link->buffer_addr = arena->addr + arena->used_bytes;
+	if (BENCH_BUFFER_BYTES > arena->len_bytes - arena->used_bytes)
+		bench_fail("the shared memory is too small");
 	for (uint32_t i = 0; i < BENCH_DEPTH; i++) {
 		struct bench_io *io = &link->ios[i];
 

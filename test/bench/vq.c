@@ -3,11 +3,11 @@
  * What a virtqueue costs between two processes that poll (goal P2), every check switched on (there
  * is no other way to build it), notifications looked at on both sides and wanted on none: round
  * trips of one split descriptor, a split chain of three and one packed descriptor. Everything is
- * compared with cache-line ping-pong; see bench.h.
+ * compared with cache-line ping-pong; see common_pair.h.
  */
 #include <vmsg/vq.h>
 
-#include "bench/bench.h"
+#include "common_pair.h"
 
 #define MEMORY_BYTES (256u * 1024)
 #define MEMORY_ADDR  0x0010000000000000u /* as an AMP memory reference: area 1 */
@@ -22,9 +22,9 @@ enum kind {
 };
 
 static const struct bench_kind kinds[KINDS] = {
-	[SPLIT_1] = { "split_1", 1.65 },
-	[SPLIT_3] = { "split_3", 2.0 },
-	[PACKED_1] = { "packed_1", 0.85 },
+	[SPLIT_1] = { "split_1", "P2", "split queue, 1 descriptor / ping-pong", 1.65 },
+	[SPLIT_3] = { "split_3", "P2", "split queue, chain of 3 / ping-pong", 2.0 },
+	[PACKED_1] = { "packed_1", "P2", "packed queue, 1 descriptor / ping-pong", 0.85 },
 };
 
 static const uint16_t readable_counts[KINDS] = { 1, 2, 1 };
@@ -40,8 +40,7 @@ static void require(bool truth)
 {
 	if (truth)
 		return;
-	fprintf(stderr, "vq: the queue does not work\n");
-	exit(1);
+	bench_fail("vq: the queue does not work");
 }
 
 static void set_up_kind(int kind, struct vmsg_arena *arena)
@@ -154,9 +153,9 @@ static void single(int kind, uint32_t ops)
 
 int main(int argc, char **argv)
 {
-	struct bench bench = {
+	struct bench_pair pair = {
 		.name = "vq",
-		.title = "virtqueue round trip / cache-line ping-pong, polled, every check on",
+		.title = "virtqueue round trips, polled, every check on",
 		.kinds = kinds,
 		.kind_count = KINDS,
 		.memory_bytes = MEMORY_BYTES,
@@ -170,5 +169,5 @@ int main(int argc, char **argv)
 		.seconds = 10,
 	};
 
-	return bench_main(&bench, argc, argv);
+	return bench_pair_main(&pair, argc, argv);
 }

@@ -15,7 +15,7 @@
 #define ECHO_SIZE      8u   /* of a queue */
 #define ECHO_CONFIG    100u
 #define ECHO_WRITABLE  4u   /* its first bytes */
-#define ECHO_PARTS     12u  /* buffers of a request, at most */
+#define ECHO_PARTS     8u   /* buffers of a request, at most: a chain is no longer than a queue */
 #define ECHO_PART      96u  /* bytes of one, at most */
 
 struct echo_work {

@@ -42,6 +42,7 @@ void pair_open(struct pair *pair, const struct pair_case *c)
 		.driver_dialect = c->learns ? VMSG_AUTO : (enum vmsg_dialect)c->dialect,
 		.features = c->strict ? VMSG_BIT(VMSG_F_STRICT_CONFIG_GENERATION) : 0,
 		.max_msg_size = c->max_msg_size,
+		.capacity = c->capacity,
 		.doorbells = c->doorbells,
 	};
 

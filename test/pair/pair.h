@@ -24,6 +24,7 @@ struct pair_case {
 	uint8_t dialect;        /* enum vmsg_dialect, of the device */
 	bool learns;            /* the driver does not know the dialect */
 	uint16_t max_msg_size;
+	uint8_t capacity;       /* frames in flight each way; 0: enough */
 	bool packed, event_idx, indirect, in_order, data; /* data: NOTIFICATION_DATA */
 	bool doorbells, strict;
 	bool async;             /* the device completes later, in any order if it may */

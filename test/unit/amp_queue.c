@@ -256,7 +256,8 @@ static void bad_indices(void *arg)
 				CHECK(amp->counters.bad_index > 0);
 				CHECK(restarts > 0);
 			}
-			CHECK(amp->counters.bad_index >= restarts);
+			/* Old rings may also count as zeroed by the peer. */
+			CHECK(spsc || amp->counters.bad_index >= restarts);
 			pair_free(pair);
 		}
 	}

@@ -480,11 +480,19 @@ static void silent(void *arg)
 
 /* ---- Clients that are killed ---- */
 
+/* A child does not outlive the test, however that ends. */
+static void die_with(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(9);
+}
+
 /* A child that goes `steps` messages far, says so, and waits for its end. */
 static pid_t child_client(uint32_t steps, int *ready)
 {
 	int pipes[2];
-	pid_t pid;
+	pid_t pid, parent = getpid();
 
 	CHECK_EQ(pipe2(pipes, O_CLOEXEC), 0);
 	pid = fork();
@@ -492,7 +500,7 @@ static pid_t child_client(uint32_t steps, int *ready)
 		int fd = dial(), passed;
 		uint8_t bytes[8];
 
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		die_with(parent);
 		for (uint32_t i = 0; fd >= 0 && i < steps;) {
 			struct pollfd wait = { .fd = fd, .events = POLLIN };
 

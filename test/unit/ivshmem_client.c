@@ -338,6 +338,14 @@ static void on_client(struct vmsg_ivshmem_slot *slot)
 	(void)slot;
 }
 
+/* A child does not outlive the test, however that ends. */
+static void die_with(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(9);
+}
+
 /* A child that serves until it is killed. */
 static pid_t child_server(void)
 {
@@ -346,11 +354,11 @@ static pid_t child_server(void)
 	static struct vmsg_shared memory;
 	static struct vmsg_events events;
 	char err[VMSG_ERR_TEXT];
-	pid_t pid = fork();
+	pid_t parent = getpid(), pid = fork();
 
 	if (pid)
 		return pid;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	die_with(parent);
 	slots[0].memory = &memory;
 	server = (struct vmsg_ivshmem_server){ .events = &events,
 					       .slots = slots,

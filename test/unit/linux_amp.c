@@ -31,7 +31,7 @@ static char folder[64];
 static char path[VMSG_PATH_BYTES];
 
 struct report {
-	uint32_t connected, disconnected, resets, kicks;
+	uint32_t connected, disconnected, resets, kicks, used;
 	uint64_t wakes;
 	uint32_t rings;
 };
@@ -69,6 +69,7 @@ static struct vmsg_events events;
 static struct vmsg_amp_server server;
 static struct echo echoes[MAX_PEERS];
 static struct options options;
+static pid_t serving; /* in the parent: a child that has not ended */
 
 static void echo_kick(struct vmsg_device *device, uint32_t vq_index)
 {
@@ -146,7 +147,16 @@ static void on_signal(struct vmsg_events *loop, int number)
 	report->wakes = loop->wakes;
 	report->rings = server.slots[0].amp.counters.doorbells;
 	report->kicks = echoes[0].device.counters.kicks;
+	report->used = echoes[0].device.counters.used_notifications;
 	kill(getppid(), SIGUSR1);
+}
+
+/* A child does not outlive the test, however that ends. */
+static void die_with(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(9);
 }
 
 /* The child. Its exit status says how it ended. */
@@ -157,7 +167,6 @@ static int serve(void)
 	char text[300], err[VMSG_ERR_TEXT];
 	uint32_t fds = count_fds();
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	snprintf(text, sizeof(text), "amp:%s%s", path, options.address);
 	if (vmsg_amp_parse(text, &address, err, sizeof(err)) < 0 ||
 	    vmsg_events_open(&events, options.spin_us) < 0 ||
@@ -180,13 +189,21 @@ static int serve(void)
 
 static pid_t start_server(const struct options *wanted)
 {
-	pid_t pid;
+	pid_t pid, parent = getpid();
 
+	/* Of a test that failed. */
+	if (serving > 0) {
+		kill(serving, SIGKILL);
+		waitpid(serving, NULL, 0);
+	}
 	memset((void *)(uintptr_t)report, 0, sizeof(*report));
 	options = *wanted;
 	pid = fork();
-	if (pid == 0)
+	if (pid == 0) {
+		die_with(parent);
 		_exit(serve());
+	}
+	serving = pid;
 	CHECK(pid > 0);
 	return pid;
 }
@@ -198,6 +215,7 @@ static void end_server(pid_t pid)
 
 	CHECK_EQ(kill(pid, SIGTERM), 0);
 	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	serving = 0;
 	CHECK(WIFEXITED(status));
 	CHECK_EQ(WEXITSTATUS(status), 0);
 	CHECK(lstat(path, &st) < 0);
@@ -461,6 +479,8 @@ static void costs(void *arg)
 	CHECK(user.client.link.rings - rings <= 50);
 	CHECK(user.driver.counters.kicks - kicks <= 100);
 	CHECK(report->rings - before.rings <= 50);
+	CHECK(report->kicks - before.kicks <= 100);
+	CHECK(report->used - before.used <= 100);
 	vmsg_driver_exit(&user.driver);
 	vmsg_amp_client_close(&user.client);
 	end_server(pid);
@@ -492,6 +512,7 @@ static void killed_server(void *arg)
 		CHECK_EQ(vmsg_bus_ping(&user.client.amp.bus, 1, 1000), VMSG_ERR_SHUTDOWN);
 		CHECK_EQ(vmsg_amp_client_wait(&user.client, 1000), VMSG_ERR_SHUTDOWN);
 		CHECK_EQ(waitpid(pid, NULL, 0), pid);
+		serving = 0;
 		vmsg_driver_exit(&user.driver);
 		vmsg_amp_client_close(&user.client);
 	}
@@ -514,13 +535,13 @@ static void killed_server(void *arg)
 static pid_t child_user(volatile uint32_t *begun)
 {
 	static struct user user;
-	pid_t pid;
+	pid_t pid, parent = getpid();
 
 	*begun = 0;
 	pid = fork();
 	if (pid)
 		return pid;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	die_with(parent);
 	if (use(&user, ",spin=never", 50) < 0)
 		_exit(1);
 	*begun = 1;

@@ -148,7 +148,8 @@ static const struct chain_case chain_cases[] = {
 	  .extra_access = VMSG_MEM_WRITE },
 	{ .name = "table_misaligned", .features = INDIRECT, .ring = { { TABLE, 2, 16, INDI, 0 } },
 	  .table = { { DATA, 0, 4, 0, 0 } } },
-	{ .name = "table_entry_outside", .features = INDIRECT, .ring = { { TABLE, 0, 32, INDI, 0 } },
+	{ .name = "table_entry_outside", .features = INDIRECT,
+	  .ring = { { TABLE, 0, 32, INDI, 0 } },
 	  .table = { { DATA, 0, 4, NEXT, 0 }, { END, EXTRA, 4, 0, 0 } } },
 	{ .name = "table_entry_empty", .features = INDIRECT, .ring = { { TABLE, 0, 32, INDI, 0 } },
 	  .table = { { DATA, 0, 4, NEXT, 0 }, { DATA, 4, 0, 0, 0 } } },
@@ -267,6 +268,7 @@ static void run_chain_case(const struct chain_case *test, bool packed)
 	static struct vmsg_iov iov[100];
 	void *extra = NULL;
 	struct pair pair;
+	uint8_t *table;
 
 	test_context("packed %d", packed);
 	pair_open(&pair, packed, test->features, SIZE, 0, 512);
@@ -284,12 +286,14 @@ static void run_chain_case(const struct chain_case *test, bool packed)
 	pair.chain.iov = iov;
 	pair.chain.iov_max = test->iov_max ? test->iov_max : SIZE;
 	/* A misaligned one is good but for that. */
-	write_table(&pair, test->table,
-		    pair.data + TABLE_OFFSET + (test->ring[0].base == TABLE ? test->ring[0].offset : 0));
+	table = pair.data + TABLE_OFFSET;
+	if (test->ring[0].base == TABLE)
+		table += test->ring[0].offset;
+	write_table(&pair, test->table, table);
 	if (test->ring[0].base == END && (test->ring[0].flags & INDI)) {
-		const struct entry table[SIZE + 2] = { { DATA, 0, 4, 0, 0 } };
+		const struct entry entries[SIZE + 2] = { { DATA, 0, 4, 0, 0 } };
 
-		write_table(&pair, table, (uint8_t *)extra + 4);
+		write_table(&pair, entries, (uint8_t *)extra + 4);
 	}
 	write_ring(&pair, test->ring);
 	if (test->good) {

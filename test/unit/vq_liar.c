@@ -446,7 +446,7 @@ static void test_batch(void *arg)
 				CHECK_EQ(vmsg_vq_pop(device, &chains[n]), 1);
 			}
 			must_be_empty(&pair);
-			/* The device side pushes one by one: a batch is pushed as its last chain. */
+			/* Our device side knows no batches: one is pushed as its last chain. */
 			chains[2].slots = (uint16_t)(chains[0].slots + chains[1].slots +
 						     chains[2].slots);
 			chains[4].slots = (uint16_t)(chains[3].slots + chains[4].slots);

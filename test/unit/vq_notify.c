@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Notifications of virtqueues: when, how many, and never one too few (virtio 1.4, 2.7.10, 2.8.14). */
+/* Notifications of virtqueues: when, and how many (virtio 1.4, 2.7.10 and 2.8.14). */
 #include "vq_fixture.h"
 
 #define EVENT_IDX VMSG_BIT(VMSG_F_EVENT_IDX)
@@ -393,7 +393,7 @@ static void test_words(void *arg)
 	}
 }
 
-/* The device did not look for longer than the index counts: a notification too many, not too few. */
+/* The device did not ask for longer than the index counts: it must say yes rather than no. */
 static void test_long_silence(void *arg)
 {
 	(void)arg;
