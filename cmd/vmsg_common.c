@@ -307,7 +307,8 @@ static size_t line_columns(void)
 static void draw(struct progress *progress, uint64_t bytes)
 {
 	double seconds = (double)(vmsg_clock_us() - progress->started_us) / 1e6;
-	double rate = seconds > 0.05 ? (double)bytes / seconds : 0;
+	/* What the first moments show is no rate yet. */
+	double rate = seconds > 0.05 || bytes >= progress->total ? (double)bytes / seconds : 0;
 	unsigned int percent = (unsigned int)((double)bytes * 100 / (double)progress->total);
 	char amount[32], speed[32], left[32] = "", bar[BAR_MOST + 4] = "", line[LINE_SIZE];
 	size_t columns = line_columns(), used, width = 0;

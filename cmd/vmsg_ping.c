@@ -40,6 +40,7 @@ static int ping(struct session *session, const struct options *options, const st
 	uint64_t least = UINT64_MAX, most = 0, sum = 0, answered = 0;
 	int error = 0;
 
+	setvbuf(stdout, NULL, _IOLBF, 0); /* also in a pipe somebody watches */
 	for (uint64_t i = 0; i < pings->count; i++) {
 		struct timespec pause = { (time_t)(pings->interval_ms / 1000),
 					  (long)(pings->interval_ms % 1000) * 1000000 };
