@@ -11,6 +11,9 @@
 
 #define ENTRIES_MAX 4096u
 
+/* The kernel may copy in our thread; above this a thread of its own does it. */
+#define INLINE_MAX_BYTES (256u << 10)
+
 struct uring {
 	struct io_uring ring;
 	struct file_list waiting; /* for a place in the submission queue */
@@ -95,6 +98,14 @@ static void prepare(struct io_uring_sqe *sqe, const struct file_op *op)
 	}
 }
 
+/* All that is to be done before the others get their turn must be short. */
+static unsigned int flags_of(const struct file_op *op)
+{
+	bool transfer = op->kind == FILE_READ || op->kind == FILE_WRITE;
+
+	return transfer && op->len > INLINE_MAX_BYTES ? IOSQE_ASYNC : 0;
+}
+
 static void uring_queue(struct vmsg_file *file, struct vmsg_blk_request *request)
 {
 	struct uring *uring = file->engine_data;
@@ -115,6 +126,7 @@ static void uring_start(struct vmsg_file *file)
 		request = file_list_take(&uring->waiting);
 		file_next_op(file, request, &op);
 		prepare(sqe, &op);
+		io_uring_sqe_set_flags(sqe, flags_of(&op));
 		io_uring_sqe_set_data(sqe, request);
 		request->scratch = IN_KERNEL;
 	}

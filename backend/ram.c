@@ -7,18 +7,36 @@
 
 #include <vmsg/backend.h>
 
-static void copy(struct vmsg_ram *ram, struct vmsg_blk_request *request)
+#define PIECE_BYTES (1u << 20) /* at a time: more would hold up the others */
+
+/* Does what is left of a request, up to `limit` bytes of it. */
+static void advance(struct vmsg_ram *ram, struct vmsg_blk_request *request, uint64_t limit)
 {
-	uint8_t *at = ram->ptr + request->offset_bytes;
+	bool transfer = request->op == VMSG_BLK_READ || request->op == VMSG_BLK_WRITE;
 
-	for (uint16_t i = 0; i < request->iov_count; i++) {
-		const struct vmsg_iov *iov = &request->iov[i];
+	while (limit && request->len_bytes) {
+		uint8_t *at = ram->ptr + request->offset_bytes;
+		struct vmsg_iov *iov = request->iov;
+		uint64_t len = transfer ? iov->len : request->len_bytes;
 
+		if (len > limit)
+			len = limit;
 		if (request->op == VMSG_BLK_READ)
-			memcpy(iov->ptr, at, iov->len);
+			memcpy(iov->ptr, at, (size_t)len);
+		else if (request->op == VMSG_BLK_WRITE)
+			memcpy(at, iov->ptr, (size_t)len);
 		else
-			memcpy(at, iov->ptr, iov->len);
-		at += iov->len;
+			memset(at, 0, (size_t)len);
+		if (transfer && len < iov->len) {
+			iov->ptr += len;
+			iov->len -= (size_t)len;
+		} else if (transfer) {
+			request->iov++;
+			request->iov_count--;
+		}
+		request->offset_bytes += len;
+		request->len_bytes -= len;
+		limit -= len;
 	}
 }
 
@@ -26,19 +44,59 @@ static void submit(void *backend, struct vmsg_blk_request *request)
 {
 	struct vmsg_ram *ram = backend;
 
-	if (ram->ptr) {
-		if (request->op == VMSG_BLK_READ || request->op == VMSG_BLK_WRITE)
-			copy(ram, request);
-		else if (request->op != VMSG_BLK_FLUSH)
-			memset(ram->ptr + request->offset_bytes, 0, request->len_bytes);
+	if (!ram->ptr || request->len_bytes <= PIECE_BYTES) {
+		if (ram->ptr)
+			advance(ram, request, PIECE_BYTES);
+		vmsg_blk_done(request, 0);
+		return;
 	}
-	vmsg_blk_done(request, 0);
+	request->next = NULL;
+	if (ram->first)
+		ram->last->next = request;
+	else
+		ram->first = request;
+	ram->last = request;
+}
+
+static void cancel(void *backend, struct vmsg_blk_request *request)
+{
+	struct vmsg_ram *ram = backend;
+	struct vmsg_blk_request **link = &ram->first, *before = NULL;
+
+	while (*link && *link != request) {
+		before = *link;
+		link = &before->next;
+	}
+	if (!*link)
+		return;
+	*link = request->next;
+	if (ram->last == request)
+		ram->last = before;
+	vmsg_blk_done(request, VMSG_ERR_IO);
 }
 
 const struct vmsg_blk_backend vmsg_ram_backend = {
 	.name = "ram",
 	.submit = submit,
+	.cancel = cancel,
 };
+
+bool vmsg_ram_poll(struct vmsg_ram *ram)
+{
+	struct vmsg_blk_request *request = ram->first;
+	struct vmsg_blk *blk;
+
+	if (!request)
+		return false;
+	advance(ram, request, PIECE_BYTES);
+	if (request->len_bytes)
+		return true;
+	ram->first = request->next;
+	blk = request->blk;
+	vmsg_blk_done(request, 0);
+	vmsg_blk_batch_done(blk);
+	return true;
+}
 
 int vmsg_ram_open(struct vmsg_ram *ram, uint64_t len_bytes, bool null, char *error,
 		  size_t error_size)

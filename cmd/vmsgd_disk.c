@@ -275,8 +275,10 @@ static bool disk_poll(struct instance *instance)
 {
 	struct disk *disk = to_disk(instance);
 
+	if (!disk->file)
+		return vmsg_ram_poll(&disk->ram);
 	/* The rest of the time the descriptor tells. */
-	return disk->file && disk->blk.in_flight && vmsg_file_poll(disk->file) > 0;
+	return disk->blk.in_flight && vmsg_file_poll(disk->file) > 0;
 }
 
 static void *flush(void *arg)

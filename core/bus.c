@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What both sides of a bus share: framing, sending, the order of things on receipt (wire.md 3.1). */
+/* What both sides of a bus share: framing, sending, the order of receipt (wire.md 3.1). */
 #include <vmsg/bus.h>
 #include <vmsg/port.h>
 

@@ -123,7 +123,7 @@ static void get_config(struct vmsg_device *device, const struct vmsg_msg *msg,
 		return;
 	}
 	reply->config.generation = device->generation;
-	/* Length 0 is a question for the generation; out of range is answered with nothing (4.5). */
+	/* Length 0 asks for the generation; out of range is answered with nothing (4.5). */
 	if (in_config(device, msg)) {
 		reply->tail = device->config + msg->config.offset;
 	} else {

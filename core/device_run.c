@@ -203,11 +203,20 @@ void vmsg_device_push(struct vmsg_device *device, uint32_t index, const struct v
 
 void vmsg_device_poll(struct vmsg_device *device)
 {
+	uint32_t index = device->poll_from;
+
 	for (uint32_t i = 0; i < device->vq_count; i++) {
+		if (index >= device->vq_count)
+			index = 0;
 		/* The model may be stopped by what it finds, so this is asked each time. */
-		if (vmsg_device_live(device) && device->vqs[i].enabled)
-			device->ops->kick(device, i);
+		if (vmsg_device_live(device) && device->vqs[index].enabled)
+			device->ops->kick(device, index);
+		index++;
+		/* Then the others are due, and not the rest of this device's queues. */
+		if (device->more)
+			break;
 	}
+	device->poll_from = index;
 }
 
 void vmsg_device_kicked(struct vmsg_device *device, uint32_t index)
@@ -217,10 +226,14 @@ void vmsg_device_kicked(struct vmsg_device *device, uint32_t index)
 		return; /* DRIVER_OK looks at every queue (DEV-35, DEV-36) */
 	}
 	device->counters.kicks++;
+	/* It has had its share; the poll that it is owed finds this, too. */
+	if (device->more)
+		return;
 	/* v1 drivers of the field mix up queues on SMP (peers.md 5.1): look at all of them. */
 	if (!is_v2(device))
 		vmsg_device_poll(device);
-	else if (vmsg_device_live(device) && vmsg_device_vq(device, index) && device->vqs[index].enabled)
+	else if (vmsg_device_live(device) && vmsg_device_vq(device, index) &&
+		 device->vqs[index].enabled)
 		device->ops->kick(device, index);
 }
 

@@ -4,7 +4,8 @@
 #include <vmsg/port.h>
 
 /*
- * A field is a width and the place of its member; the low bits of a width are its bytes on the wire.
+ * A field is a width and the place of its member; the low bits of a width are its bytes on the
+ * wire.
  * The last entry of a layout is its tail, which has none.
  */
 enum {
@@ -65,7 +66,8 @@ static const struct field *find_layout(enum vmsg_dialect dialect, uint8_t type, 
 		if (rows[i].msg_id == msg_id && rows[i].type == (type & VMSG_TYPE_BUS)) {
 			uint32_t index = rows[i].layout[type & VMSG_TYPE_RESPONSE][column];
 
-			return index == INDEX(NEVER) ? NULL : (const struct field *)&layouts + index;
+			return index == INDEX(NEVER) ? NULL
+						     : (const struct field *)&layouts + index;
 		}
 	}
 	return NULL;
@@ -181,7 +183,7 @@ int vmsg_msg_decode(enum vmsg_dialect dialect, const void *buf, uint32_t len, st
 	tail = tail_length(msg, field->width);
 	if (tail > size - at && field->width == TAIL_MAYBE)
 		tail = 0;
-	/* Linux of the rfc2 days counts only the fixed part of what carries a tail (wire.md 2.6). */
+	/* Linux of the rfc2 days counts only what precedes the tail (wire.md 2.6). */
 	if (dialect == VMSG_RFC2 && size == at)
 		size = len;
 	if (tail > size - at)

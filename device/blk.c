@@ -11,6 +11,9 @@
 /* A failed read leaves zeros, unless the driver asks for more than is decent to clear in one go. */
 #define CLEAR_MAX_BYTES (1u << 20)
 
+/* One kick begins no more than this, and the request that passes it: copying takes time. */
+#define TURN_BYTES (512u << 10)
+
 static struct vmsg_blk *to_blk(struct vmsg_device *device)
 {
 	return (struct vmsg_blk *)device;
@@ -439,13 +442,14 @@ static void kick(struct vmsg_device *device, uint32_t vq_index)
 	struct vmsg_blk_queue *queue = &blk->queues[vq_index];
 	/* One more than can be there at once: the last pop usually finds the queue empty. */
 	uint32_t budget = device->vqs[vq_index].size + 1u;
+	uint64_t bytes = 0;
 	bool submitted = false;
 
 	if (blk->stopping || queue->dropping)
 		return;
 	queue->stalled = false;
 	blk->submitting = true;
-	for (; budget; budget--) {
+	for (; budget && bytes < TURN_BYTES; budget--) {
 		struct vmsg_blk_request *request = request_take(blk, (uint16_t)vq_index);
 
 		if (!request) {
@@ -456,11 +460,12 @@ static void kick(struct vmsg_device *device, uint32_t vq_index)
 			request_give(request);
 			break;
 		}
+		bytes += request->chain.readable_bytes + (uint64_t)request->chain.writable_bytes;
 		request_start(request);
 		submitted = true;
 	}
 	blk->submitting = false;
-	if (!budget)
+	if (!budget || bytes >= TURN_BYTES)
 		device->more = true;
 	if (submitted && blk->backend->start)
 		blk->backend->start(blk->backend_data);
@@ -471,7 +476,7 @@ void vmsg_blk_batch_done(struct vmsg_blk *blk)
 {
 	for (uint32_t i = 0; i < blk->device.vq_count; i++) {
 		notify(blk, i);
-		if (blk->queues[i].stalled)
+		if (blk->queues[i].stalled && !blk->device.more)
 			kick(&blk->device, i);
 	}
 }

@@ -70,6 +70,8 @@ const struct vmsg_file_counters *vmsg_file_counters(const struct vmsg_file *file
 struct vmsg_ram {
 	struct vmsg_blk_info info;
 	uint8_t *ptr; /* NULL: the null backend: reads leave memory as it is, writes go nowhere */
+	/* Private: requests too large to be done in one go. */
+	struct vmsg_blk_request *first, *last;
 };
 
 extern const struct vmsg_blk_backend vmsg_ram_backend;
@@ -78,6 +80,9 @@ extern const struct vmsg_blk_backend vmsg_ram_backend;
 int vmsg_ram_open(struct vmsg_ram *ram, uint64_t len_bytes, bool null, char *error,
 		  size_t error_size);
 void vmsg_ram_close(struct vmsg_ram *ram);
+
+/* Goes on with large requests: to be called in every turn. False: there is nothing to do. */
+bool vmsg_ram_poll(struct vmsg_ram *ram);
 
 /* ---- The kernel's random numbers behind a vmsg_rng: fill = vmsg_random_fill, source NULL ---- */
 

@@ -77,7 +77,8 @@ struct vmsg_device {
 	struct vmsg_device_counters counters;
 	/*
 	 * Set by the model: a kick did its share of work and left the rest, so that others get their
-	 * turn. The owner clears it and calls vmsg_device_poll() in its next turn, before it sleeps.
+	 * turn. The owner clears it and calls vmsg_device_poll() in its next turn, before it sleeps;
+	 * until then kicks are not passed on.
 	 */
 	bool more;
 
@@ -92,6 +93,7 @@ struct vmsg_device {
 	bool removed;
 	bool started;
 	bool early_kick;
+	uint32_t poll_from; /* the queue to look at first */
 };
 
 /* Checks the fields (asserts) and completes `offered`. Not yet on a bus. */
@@ -103,7 +105,10 @@ void vmsg_device_handle(struct vmsg_device *device, const struct vmsg_msg *msg);
 /* A doorbell arrived for the queue, or may have: same as EVENT_AVAIL. Index may be anything. */
 void vmsg_device_kicked(struct vmsg_device *device, uint32_t vq_index);
 
-/* Looks at every enabled queue. For lost doorbells and for polling. */
+/*
+ * Looks at every enabled queue, but no further than to one with `more` than its share; the next
+ * call goes on behind that. For lost doorbells and for polling.
+ */
 void vmsg_device_poll(struct vmsg_device *device);
 
 /*

@@ -15,7 +15,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define LOOK_MS 50 /* a write that is found going on twice is stuck */
+#define LOOK_MS  50 /* a write that is found going on twice is stuck */
+#define ALERT_MS 4  /* the same, once there was a hostile client: it will be back */
 
 struct vmsg_guard {
 	pthread_t thread;
@@ -59,6 +60,7 @@ static void *watch(void *arg)
 	struct vmsg_guard *guard = arg;
 	bool end = false, busy = false;
 	uint32_t last = 0;
+	int look_ms = LOOK_MS;
 
 	while (!end) {
 		struct pollfd wake = { .fd = guard->wake_fd, .events = POLLIN };
@@ -66,7 +68,7 @@ static void *watch(void *arg)
 		uint64_t value;
 		int fd;
 
-		if (poll(&wake, 1, busy ? LOOK_MS : -1) > 0)
+		if (poll(&wake, 1, busy ? look_ms : -1) > 0)
 			(void)!read(guard->wake_fd, &value, sizeof(value));
 		pthread_mutex_lock(&guard->lock);
 		serial = __atomic_load_n(&guard->serial, __ATOMIC_ACQUIRE);
@@ -74,6 +76,7 @@ static void *watch(void *arg)
 		if (serial % 2 && serial == last && is_full(fd)) {
 			__atomic_store_n(&guard->freed, serial, __ATOMIC_RELEASE);
 			empty(fd);
+			look_ms = ALERT_MS;
 		}
 		last = serial;
 		busy = anyone(guard);

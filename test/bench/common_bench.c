@@ -157,10 +157,10 @@ void bench_anchor_start(struct bench_anchor *anchor, uint32_t cpu)
 		bench_die("fork");
 	if (anchor->pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		bench_pin(0, cpu);
-		bench_realtime(0);
 		answer(anchor);
 	}
+	bench_pin(anchor->pid, cpu);
+	bench_realtime(anchor->pid);
 }
 
 void bench_anchor_stop(struct bench_anchor *anchor)

@@ -80,10 +80,11 @@ static pid_t start_server(const struct bench_pair *pair, struct shared *shared)
 		bench_die("fork");
 	if (child == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		bench_pin(0, pair->cpus[1]);
-		bench_realtime(0);
 		serve(pair, shared);
 	}
+	/* Not by itself: it might never get to run next to us. */
+	bench_pin(child, pair->cpus[1]);
+	bench_realtime(child);
 	bench_pin(0, pair->cpus[0]);
 	bench_realtime(0);
 	return child;

@@ -14,9 +14,9 @@
 static const struct {
 	uint8_t dialect, type, msg_id, offset, len;
 } lost[] = {
-	{ VMSG_V2, 1, VMSG_GET_SHM, 4, 4 },	    { VMSG_V1, 1, VMSG_GET_VQUEUE, 12, 4 },
-	{ VMSG_V1, 0, VMSG_SET_VQUEUE, 4, 4 },	    { VMSG_V1, 0, VMSG_SET_VQUEUE, 12, 4 },
-	{ VMSG_RFC2, 0, VMSG_SET_VQUEUE, 4, 4 },    { VMSG_V1, 1, VMSG_GET_DEVICE_INFO, 8, 4 },
+	{ VMSG_V2, 1, VMSG_GET_SHM, 4, 4 },	      { VMSG_V1, 1, VMSG_GET_VQUEUE, 12, 4 },
+	{ VMSG_V1, 0, VMSG_SET_VQUEUE, 4, 4 },	      { VMSG_V1, 0, VMSG_SET_VQUEUE, 12, 4 },
+	{ VMSG_RFC2, 0, VMSG_SET_VQUEUE, 4, 4 },      { VMSG_V1, 1, VMSG_GET_DEVICE_INFO, 8, 4 },
 	{ VMSG_RFC2, 1, VMSG_GET_DEVICE_INFO, 8, 4 },
 };
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The whole device side under a hostile driver: frames of any kind, a memory it writes what it likes
- * into, a bus without room, a peer that is replaced, a model that takes its time. Whatever happened,
- * every request got at most one answer, everything sent was well formed, and a plain reset brings
- * the device back to service.
+ * The whole device side under a hostile driver: frames of any kind, a memory it writes what it
+ * likes into, a bus without room, a peer that is replaced, a model that takes its time. Whatever
+ * happened, every request got at most one answer, everything sent was well formed, and a plain
+ * reset brings the device back to service.
  */
 #include "common_input.h"
 
@@ -97,7 +97,7 @@ static void kick(struct vmsg_device *device, uint32_t vq_index)
 
 	require(device->status & VMSG_STATUS_DRIVER_OK);
 	require(vq_index < QUEUES && world.vqs[vq_index].enabled);
-	/* No more than a queue can hold: what was given back may be there again, but not at once. */
+	/* No more than a queue can hold: what was given back may be there again. */
 	for (uint32_t i = 0; i < MAX_SIZE && world.kept_count < KEPT; i++) {
 		kept->vq_index = vq_index;
 		kept->chain.iov = kept->iov;
@@ -400,8 +400,11 @@ static void set_up(struct input *input)
 
 	memset(&world, 0, sizeof(world));
 	memset(ram, 0, RAM_SIZE);
-	world.region = (struct vmsg_region){ .addr = RAM, .len_bytes = RAM_SIZE, .ptr = ram,
-					     .access = VMSG_MEM_READ | VMSG_MEM_WRITE, .fd = -1 };
+	world.region = (struct vmsg_region){ .addr = RAM,
+					     .len_bytes = RAM_SIZE,
+					     .ptr = ram,
+					     .access = VMSG_MEM_READ | VMSG_MEM_WRITE,
+					     .fd = -1 };
 	require(vmsg_mem_init(&world.mem, &world.region, 1) == 0);
 	world.room = UINT32_MAX;
 	world.async = what & 0x40;

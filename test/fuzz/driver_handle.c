@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The driver side against a hostile device: from enumeration through the start sequence to I/O and
- * reset, each answer a good one, a changed one, one made of the input, or none; events of any kind in
- * between; and a shared memory that changes under the driver's hands. Whatever happened, all calls
- * end in time, no more bytes are said to be written than were offered, and with a good device a fresh
- * start succeeds.
+ * reset, each answer a good one, a changed one, one made of the input, or none; events of any kind
+ * in between; and a shared memory that changes under the driver's hands. Whatever happened, all
+ * calls end in time, no more bytes are said to be written than were offered, and with a good device
+ * a fresh start succeeds.
  */
 #include "common_input.h"
 
@@ -19,7 +19,7 @@
 #define DEV	   1
 #define REQUEST_MS 2
 #define RESET_MS   11
-#define ANSWERS    8u
+#define ANSWERS	   8u
 
 struct frame {
 	uint32_t len;
@@ -347,8 +347,7 @@ static void live(struct input *input)
 				while ((cookie = vmsg_vq_drain(&world.vqs[what >> 3 & 1])) != NULL)
 					world.outstanding--;
 				if (setup_vq(what >> 3 & 1) < 0)
-					memset(&world.vqs[what >> 3 & 1], 0,
-					       sizeof(world.vqs[0]));
+					memset(&world.vqs[what >> 3 & 1], 0, sizeof(world.vqs[0]));
 			}
 			break;
 		case 3:
@@ -371,6 +370,11 @@ static void live(struct input *input)
 
 /* ---- One run ---- */
 
+static const uint64_t some_features[2] = {
+	VMSG_BIT(VMSG_F_INDIRECT_DESC) | VMSG_BIT(VMSG_F_RING_RESET),
+	VMSG_BIT(VMSG_F_RING_PACKED) | VMSG_BIT(VMSG_F_EVENT_IDX),
+};
+
 static void set_up(struct input *input)
 {
 	uint32_t what = take8(input);
@@ -379,12 +383,14 @@ static void set_up(struct input *input)
 	memset(&world, 0, sizeof(world));
 	world.input = input;
 	memset(ram, 0, RAM_SIZE);
-	world.region = (struct vmsg_region){ .addr = RAM, .len_bytes = RAM_SIZE, .ptr = ram,
-					     .access = VMSG_MEM_READ | VMSG_MEM_WRITE, .fd = -1 };
+	world.region = (struct vmsg_region){ .addr = RAM,
+					     .len_bytes = RAM_SIZE,
+					     .ptr = ram,
+					     .access = VMSG_MEM_READ | VMSG_MEM_WRITE,
+					     .fd = -1 };
 	require(vmsg_mem_init(&world.mem, &world.region, 1) == 0);
 	world.buf = (struct vmsg_buf){ RAM + RAM_SIZE - 64, 64 };
-	world.arena = (struct vmsg_arena){ .addr = RAM, .ptr = ram,
-					   .len_bytes = RAM_SIZE - 64 };
+	world.arena = (struct vmsg_arena){ .addr = RAM, .ptr = ram, .len_bytes = RAM_SIZE - 64 };
 
 	world.far.ops = &far_ops;
 	world.far.frame = world.far_frame;
@@ -442,8 +448,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	enum vmsg_dialect dialect = (enum vmsg_dialect)((size ? data[0] : 0) % 3);
 
 	set_up(&input);
-	if (start(take8(&input) & 1 ? VMSG_BIT(VMSG_F_RING_PACKED) | VMSG_BIT(VMSG_F_EVENT_IDX)
-				    : VMSG_BIT(VMSG_F_INDIRECT_DESC) | VMSG_BIT(VMSG_F_RING_RESET)) == 0)
+	if (start(some_features[take8(&input) & 1]) == 0)
 		live(&input);
 	if (input.left)
 		vmsg_driver_reset(&world.driver);

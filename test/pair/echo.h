@@ -12,11 +12,11 @@
 #define ECHO_DEV       1
 #define ECHO_DEVICE_ID 0x7fu
 #define ECHO_QUEUES    2u
-#define ECHO_SIZE      8u   /* of a queue */
+#define ECHO_SIZE      8u /* of a queue */
 #define ECHO_CONFIG    100u
-#define ECHO_WRITABLE  4u   /* its first bytes */
-#define ECHO_PARTS     8u   /* buffers of a request, at most: a chain is no longer than a queue */
-#define ECHO_PART      96u  /* bytes of one, at most */
+#define ECHO_WRITABLE  4u  /* its first bytes */
+#define ECHO_PARTS     8u  /* buffers of a request, at most: a chain is no longer than a queue */
+#define ECHO_PART      96u /* bytes of one, at most */
 
 struct echo_work {
 	uint32_t vq_index;
@@ -83,7 +83,7 @@ int echo_start(struct echo_driver *echo);
 
 /* Its parts, for those who do something in between. */
 int echo_begin(struct echo_driver *echo, uint64_t more_features); /* to FEATURES_OK */
-int echo_setup(struct echo_driver *echo);                         /* queues, DRIVER_OK */
+int echo_setup(struct echo_driver *echo);			  /* queues, DRIVER_OK */
 
 /* Reads the config whole and CHECKs that it is of one piece; its version, or an error. */
 int echo_read_config(struct echo_driver *echo);

@@ -30,8 +30,9 @@ void pair_text(const struct pair_case *c, char *text, size_t size)
 		snprintf(text + len, size - (size_t)len, ", no fault");
 	else
 		snprintf(text + len, size - (size_t)len, ", %s %s %s/%u", fault_names[plan->fault],
-			 !plan->to_driver ? "to_device" :
-			 !plan->to_device ? "to_driver" : "both_ways",
+			 !plan->to_driver   ? "to_device"
+			 : !plan->to_device ? "to_driver"
+					    : "both_ways",
 			 plan->requests_too ? "everything" : "events", plan->period);
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The matrix: every ring format, event index, indirect tables, doorbells, dialect and message size
- * with one another, and with every fault, way and scope; the rest of the tuple is mixed in. Each case starts, moves a few hundred requests with several in flight, compares
- * every byte, and ends with nothing left behind.
+ * with one another, and with every fault, way and scope; the rest of the tuple is mixed in. Each
+ * case starts, moves a few hundred requests with several in flight, compares every byte, and ends
+ * with nothing left behind.
  */
 #include "echo.h"
 
@@ -20,7 +21,7 @@ static const struct {
 	uint8_t dialect;
 	uint16_t max_msg_size;
 } carriers[] = {
-	{ VMSG_V2, 52 },  { VMSG_V2, 64 },  { VMSG_V2, 264 },	{ VMSG_V1, 48 },   { VMSG_V1, 64 },
+	{ VMSG_V2, 52 },  { VMSG_V2, 64 },   { VMSG_V2, 264 },	{ VMSG_V1, 48 },    { VMSG_V1, 64 },
 	{ VMSG_V1, 264 }, { VMSG_RFC2, 44 }, { VMSG_RFC2, 64 }, { VMSG_RFC2, 264 },
 };
 

@@ -21,13 +21,13 @@
 #define PAIR_RAM_BYTES 0x40000u
 
 struct pair_case {
-	uint8_t dialect;        /* enum vmsg_dialect, of the device */
-	bool learns;            /* the driver does not know the dialect */
+	uint8_t dialect; /* enum vmsg_dialect, of the device */
+	bool learns;	 /* the driver does not know the dialect */
 	uint16_t max_msg_size;
-	uint8_t capacity;       /* frames in flight each way; 0: enough */
+	uint8_t capacity;				  /* frames in flight each way; 0: enough */
 	bool packed, event_idx, indirect, in_order, data; /* data: NOTIFICATION_DATA */
 	bool doorbells, strict;
-	bool async;             /* the device completes later, in any order if it may */
+	bool async; /* the device completes later, in any order if it may */
 	struct vmsg_loop_plan plan;
 };
 
@@ -71,12 +71,12 @@ struct pair_suite {
 
 void pair_register(struct pair_suite *suite);
 
-#define PAIR_SUITE(...)                                                                            \
-	static struct pair_suite pair_suite_here = { __VA_ARGS__ };                                \
-	__attribute__((constructor)) static void pair_register_here(void)                          \
-	{                                                                                          \
-		pair_register(&pair_suite_here);                                                   \
-	}                                                                                          \
+#define PAIR_SUITE(...)                                                   \
+	static struct pair_suite pair_suite_here = { __VA_ARGS__ };       \
+	__attribute__((constructor)) static void pair_register_here(void) \
+	{                                                                 \
+		pair_register(&pair_suite_here);                          \
+	}                                                                 \
 	struct pair_suite
 
 /* At the end of a file: PAIR_TESTS(tests); where tests is an array of struct test. */

@@ -242,8 +242,7 @@ static void driver_breaks_the_ring_case(const struct pair_case *c)
 	}
 	vmsg_driver_kick(&driver.driver, 0);
 	if (!c->packed)
-		vmsg_store16(memory->driver + 2,
-			     (uint16_t)(vmsg_load16(memory->driver + 2) + 100));
+		vmsg_store16(memory->driver + 2, (uint16_t)(vmsg_load16(memory->driver + 2) + 100));
 	vmsg_driver_kick_again(&driver.driver, 0);
 	for (uint32_t i = 0; i < 10; i++)
 		pair_step(&pair);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The device side of a bus: routing, GET_DEVICES, PING, EVENT_DEVICE, the held reply (wire.md 3.1). */
+/* The device side of a bus: routing, enumeration, PING, presence, the held reply (wire.md 3.1). */
 #include "common_rig.h"
 
 #include "test.h"
@@ -49,7 +49,8 @@ static void window_and_bitmap(void *arg)
 	struct vmsg_msg msg;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		open_three(d, 0);
 		msg = get_devices(0, 16);
@@ -107,7 +108,8 @@ static void walk(void *arg)
 	static const uint32_t windows[] = { 64, 256, 300, 0xffff };
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		rig_init(&rig, d, 0, 0);
 		add(0, 0);
 		add(1, 0x102);
@@ -160,7 +162,8 @@ static void window_larger_than_the_bus(void *arg)
 	struct vmsg_msg msg;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		open_three(d, 52);
 		add(2, 1000);
@@ -192,7 +195,8 @@ static void ping(void *arg)
 	static const uint32_t data[] = { 0, UINT32_MAX, 0xdeadbeef };
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		for (size_t i = 0; i < sizeof(data) / sizeof(data[0]); i++) {
@@ -210,7 +214,8 @@ static void ping_answer_is_not_answered(void *arg)
 	struct vmsg_msg msg = { .type = VMSG_TYPE_BUS | VMSG_TYPE_RESPONSE, .msg_id = VMSG_PING };
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		rig_init(&rig, d, 0, 0);
 		CHECK_EQ(rig_send(&rig, &msg), 0);
 		CHECK_EQ(rig.sent_count, 0);
@@ -253,7 +258,8 @@ static void malformed_bus_messages(void *arg)
 static void routed_to_the_right_device(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		open_three(d, 0);
 		rig.dev_num = 2;
@@ -272,7 +278,8 @@ static void routed_to_the_right_device(void *arg)
 static void numbers_without_a_device(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		open_three(d, 0);
 		rig.dev_num = 4;
 		for (uint8_t id = VMSG_GET_DEVICE_INFO; id <= VMSG_GET_SHM; id++) {
@@ -326,7 +333,8 @@ static void added_and_removed(void *arg)
 	struct vmsg_msg event;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig_forget(&rig);

@@ -145,8 +145,10 @@ static void answers_that_do_not_fit(void *arg)
 	fake.swallow = 1;
 	CHECK_EQ(vmsg_request_start(&fake.bus, &request, &msg, 1000), 0);
 	/* Another kind, another device, another token, the bus's: none of them is it. */
-	wrong = (struct vmsg_msg){ .type = 1, .msg_id = VMSG_GET_DEVICE_STATUS,
-				   .dev_num = FAKE_DEV, .token = request.token };
+	wrong = (struct vmsg_msg){ .type = 1,
+				   .msg_id = VMSG_GET_DEVICE_STATUS,
+				   .dev_num = FAKE_DEV,
+				   .token = request.token };
 	fake_say(&fake, &wrong);
 	wrong.msg_id = VMSG_GET_CONFIG;
 	wrong.dev_num++;
@@ -160,8 +162,11 @@ static void answers_that_do_not_fit(void *arg)
 	CHECK(request.waiting);
 	CHECK_EQ(strays(), 4);
 	/* More than there is room for. */
-	wrong = (struct vmsg_msg){ .type = 1, .msg_id = VMSG_GET_CONFIG, .dev_num = FAKE_DEV,
-				   .token = request.token, .config = { .length = 5 },
+	wrong = (struct vmsg_msg){ .type = 1,
+				   .msg_id = VMSG_GET_CONFIG,
+				   .dev_num = FAKE_DEV,
+				   .token = request.token,
+				   .config = { .length = 5 },
 				   .tail = "12345" };
 	fake_say(&fake, &wrong);
 	fake_deliver(&fake);
@@ -176,7 +181,8 @@ static void tail_is_kept(void *arg)
 	struct vmsg_request request = { .tail = tail, .tail_size = 6 };
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		open_fake(d);
 		msg.config.length = 6;
 		CHECK_EQ(vmsg_request_call(&fake.bus, &request, &msg, 1000), 0);
@@ -350,7 +356,8 @@ static uint8_t bitmap[65536 / 8];
 static void finds_devices(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		fake_init(&fake, d, d, 0, 52);
 		CHECK_EQ(vmsg_bus_get_devices(&fake.bus, bitmap, 65536, 1000), 1);
@@ -369,7 +376,8 @@ static void finds_devices(void *arg)
 static void finds_devices_and_the_dialect(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		fake_init(&fake, d, VMSG_AUTO, 0, 0);
 		CHECK_EQ(vmsg_bus_get_devices(&fake.bus, bitmap, 256, 1000), 1);
@@ -426,9 +434,13 @@ static void odd_walks(void *arg)
 		int result;
 		uint32_t requests;
 	} cases[] = {
-		{ 0, 4, 64, 64, 16 }, { 0, 8, 64, 64, 8 },  { 1, 0, 256, 16, 2 },
-		{ 2, 0, 256, 8, 1 },  { 3, 0, 256, VMSG_ERR_PROTO, 1 },
-		{ 4, 0, 256, VMSG_ERR_MSGSIZE, 1 }, { 0, 1, 65536, VMSG_ERR_PROTO, 4096 },
+		{ 0, 4, 64, 64, 16 },
+		{ 0, 8, 64, 64, 8 },
+		{ 1, 0, 256, 16, 2 },
+		{ 2, 0, 256, 8, 1 },
+		{ 3, 0, 256, VMSG_ERR_PROTO, 1 },
+		{ 4, 0, 256, VMSG_ERR_MSGSIZE, 1 },
+		{ 0, 1, 65536, VMSG_ERR_PROTO, 4096 },
 	};
 
 	(void)arg;
@@ -450,7 +462,8 @@ static void pings(void *arg)
 	static const uint32_t data[] = { 0, UINT32_MAX, 0xdeadbeef };
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		open_fake(d);
 		for (size_t i = 0; i < sizeof(data) / sizeof(data[0]); i++)
 			CHECK_EQ(vmsg_bus_ping(&fake.bus, data[i], 1000), 0);
@@ -483,7 +496,8 @@ static void answers_a_ping(void *arg)
 	struct vmsg_msg answer;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		open_fake(d);
 		ping.ping.data = 0xdeadbeef;

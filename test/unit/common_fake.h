@@ -33,9 +33,9 @@ struct fake {
 	uint32_t log_count;
 	struct fake_frame out[64]; /* what waits to be received by the driver */
 	uint32_t out_count;
-	uint32_t room;    /* sends that still find room */
-	bool down;        /* there is no peer */
-	bool hold;        /* answers wait until released */
+	uint32_t room; /* sends that still find room */
+	bool down;     /* there is no peer */
+	bool hold;     /* answers wait until released */
 	uint32_t waits;
 	uint32_t bells;
 	int bell_result;
@@ -55,7 +55,7 @@ struct fake {
 	bool (*hook)(struct fake *fake, const struct vmsg_msg *msg, struct vmsg_msg *reply);
 	uint32_t swallow;   /* requests of the id below that get no answer */
 	uint8_t swallow_id; /* 0: any */
-	uint32_t count;     /* for hooks */
+	uint32_t count;	    /* for hooks */
 };
 
 /* driver_dialect may be AUTO; max_msg_size 0: 264. */

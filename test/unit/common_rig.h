@@ -9,12 +9,12 @@
 
 #include <vmsg/device.h>
 
-#define RIG_DEV      5      /* the device number used where one is enough */
+#define RIG_DEV	     5 /* the device number used where one is enough */
 #define RIG_FRAMES   64
-#define RIG_BYTES    1024   /* of a frame */
-#define RIG_QUEUES   4      /* 0: size 8, 1: size 16, 2: absent, 3: size 8 (administration) */
+#define RIG_BYTES    1024 /* of a frame */
+#define RIG_QUEUES   4	  /* 0: size 8, 1: size 16, 2: absent, 3: size 8 (administration) */
 #define RIG_CONFIG   24
-#define RIG_RAM      UINT64_C(0x40000000) /* the driver's memory, as an address */
+#define RIG_RAM	     UINT64_C(0x40000000) /* the driver's memory, as an address */
 #define RIG_RAM_SIZE 0x10000u
 #define RIG_SHM_ID   3
 
@@ -31,8 +31,8 @@ struct rig_device {
 
 	/* How it behaves. */
 	int reset_result, start_result, configure_result, reset_vq_result;
-	bool serves;  /* gives back on a kick what it finds, else leaves it */
-	bool keeps;   /* takes chains on a kick, and keeps them */
+	bool serves; /* gives back on a kick what it finds, else leaves it */
+	bool keeps;  /* takes chains on a kick, and keeps them */
 	uint32_t resets, starts, kicks, resets_vq, served;
 	uint32_t last_kick;
 	struct vmsg_iov iov[16];

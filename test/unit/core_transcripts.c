@@ -140,7 +140,8 @@ static int configure(struct vmsg_device *device, uint32_t offset, const void *da
 	return 0;
 }
 
-static struct vmsg_device_ops device_ops = { .name = "replayed", .configure = configure,
+static struct vmsg_device_ops device_ops = { .name = "replayed",
+					     .configure = configure,
 					     .kick = serve };
 
 /* The config is what the recorded device had: what the first read of each byte gave. */
@@ -217,7 +218,7 @@ static void accepts(const struct line *asked, const struct line *got_then)
 
 	CHECK_EQ(rig.sent_count, 1);
 	CHECK_EQ(now->len, got_then->size);
-	CHECK_MEM(now->bytes, got_then->bytes, 4);	    /* type, id, device */
+	CHECK_MEM(now->bytes, got_then->bytes, 4);	/* type, id, device */
 	CHECK_MEM(now->bytes + 4, asked->bytes + 4, 2); /* token, where QEMU gives 0 */
 	switch (now->bytes[1]) {
 	case VMSG_GET_DEVICES: /* type 3; in type 1 the same id is INFO, checked whole */
@@ -408,8 +409,9 @@ static void read_config_pieces(struct vmsg_driver *driver)
 		if (!lines[i].to_device || lines[i].bytes[1] != VMSG_GET_CONFIG)
 			continue;
 		CHECK_EQ(vmsg_msg_decode(VMSG_V1, lines[i].bytes, lines[i].len, &msg), 0);
-		CHECK_EQ(vmsg_driver_read_config(driver, msg.config.offset, data, msg.config.length),
-			 0);
+		CHECK_EQ(
+			vmsg_driver_read_config(driver, msg.config.offset, data, msg.config.length),
+			0);
 		CHECK_MEM(data, config + msg.config.offset, msg.config.length);
 	}
 }
@@ -463,9 +465,11 @@ static void devices_half(void *arg)
 	}
 }
 
-#define EACH(text, function)                                                                       \
-	{ "rng: " text, function, (void *)(uintptr_t)&sessions[0] },                               \
-	{ "blk: " text, function, (void *)(uintptr_t)&sessions[1] }
+#define EACH(text, function)                                            \
+	{ "rng: " text, function, (void *)(uintptr_t)&sessions[0] },    \
+	{                                                               \
+		"blk: " text, function, (void *)(uintptr_t)&sessions[1] \
+	}
 
 static const struct test tests[] = {
 	EACH("every message is known", every_message_is_known),

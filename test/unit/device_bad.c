@@ -42,7 +42,8 @@ static void truncated(void *arg)
 	uint8_t wire[64];
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		rig_init(&rig, d, 0, 0);
 		for (uint8_t id = VMSG_GET_DEVICE_INFO; id <= VMSG_GET_SHM; id++) {
 			uint32_t len = request(d, id, wire, sizeof(wire));
@@ -70,7 +71,8 @@ static void longer_than_needed(void *arg)
 	uint8_t wire[64];
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		rig_init(&rig, d, 0, 64);
 		for (uint8_t id = VMSG_GET_DEVICE_INFO; id <= VMSG_GET_SHM; id++) {
 			uint32_t len = request(d, id, wire, sizeof(wire));
@@ -107,7 +109,8 @@ static void unsupported(void *arg)
 	uint8_t wire[64];
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		rig_init(&rig, d, 0, 0);
 		for (uint32_t i = 0; i < 4 * 256; i++) {
 			uint8_t type = (uint8_t)(i >> 8), id = (uint8_t)i;
@@ -158,7 +161,8 @@ static void reserved_bits(void *arg)
 	uint8_t wire[64];
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		rig_init(&rig, d, 0, 0);
 		for (uint8_t id = VMSG_GET_DEVICE_INFO; id <= VMSG_GET_SHM; id++) {
 			uint32_t len = request(d, id, wire, sizeof(wire));
@@ -182,7 +186,8 @@ static void nothing_old_is_sent(void *arg)
 	struct rig_frame first;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		rig_init(&rig, d, 0, 0);
 		for (uint8_t id = VMSG_GET_DEVICE_INFO; id <= VMSG_GET_SHM; id++) {
 			uint32_t len = request(d, id, wire, sizeof(wire));
@@ -207,7 +212,8 @@ static void tokens(void *arg)
 	uint8_t wire[64];
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		if (d == VMSG_RFC2)
 			continue;
 		rig_init(&rig, d, 0, 0);
@@ -232,7 +238,8 @@ static void two_devices(void *arg)
 	struct vmsg_msg event;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig_device_init(&other);

@@ -56,7 +56,8 @@ static void three_places_of_the_generation(void *arg)
 	struct vmsg_msg msg;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig_start(&rig, 0);
@@ -79,7 +80,8 @@ static void generation_moves_with_every_change(void *arg)
 	uint32_t before;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig_start(&rig, 0);
@@ -105,15 +107,17 @@ static void reads(void *arg)
 		uint32_t offset, length;
 		bool good;
 	} cases[] = {
-		{ 0, RIG_CONFIG, true },     { RIG_CONFIG - 1, 1, true }, { RIG_CONFIG, 0, true },
-		{ 3, 5, true },		     { RIG_CONFIG, 1, false },	  { 0, RIG_CONFIG + 1, false },
-		{ RIG_CONFIG + 1, 0, false }, { UINT32_MAX, 1, false },	  { UINT32_MAX, 2, false },
-		{ 20, 5, false },
+		{ 0, RIG_CONFIG, true },      { RIG_CONFIG - 1, 1, true },
+		{ RIG_CONFIG, 0, true },      { 3, 5, true },
+		{ RIG_CONFIG, 1, false },     { 0, RIG_CONFIG + 1, false },
+		{ RIG_CONFIG + 1, 0, false }, { UINT32_MAX, 1, false },
+		{ UINT32_MAX, 2, false },     { 20, 5, false },
 	};
 	struct vmsg_msg msg;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		rig_init(&rig, d, 0, 0);
 		for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 			test_context("%s: %u bytes at %u", vmsg_dialect_name(d), cases[i].length,
@@ -168,7 +172,8 @@ static void strict_refuses_a_mismatch(void *arg)
 	uint32_t now;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, d == VMSG_V2 ? STRICT : 0, 0);
 		rig_start(&rig, 0);
@@ -201,7 +206,8 @@ static void write_of_nothing(void *arg)
 	uint32_t before;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		before = generation();
@@ -217,14 +223,15 @@ static void all_or_nothing(void *arg)
 	static const struct {
 		uint32_t offset, length;
 	} bad[] = {
-		{ 20, 5 }, { 0, RIG_CONFIG + 1 }, { RIG_CONFIG, 1 }, { UINT32_MAX, 1 },
-		{ UINT32_MAX - 1, 4 },
+		{ 20, 5 },	   { 0, RIG_CONFIG + 1 }, { RIG_CONFIG, 1 },
+		{ UINT32_MAX, 1 }, { UINT32_MAX - 1, 4 },
 	};
 	uint8_t before[RIG_CONFIG];
 	uint32_t now;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		rig_init(&rig, d, 0, 0);
 		now = generation();
 		memcpy(before, rig.model.config, sizeof(before));
@@ -276,7 +283,8 @@ static void change_is_an_event(void *arg)
 	uint32_t last;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig_start(&rig, 0);
@@ -304,7 +312,8 @@ static void change_too_big_for_an_event(void *arg)
 	struct vmsg_msg event;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		for (uint32_t strict = 0; strict <= (d == VMSG_V2); strict++) {
 			test_context("%s strict %u", vmsg_dialect_name(d), strict);
 			rig_init(&rig, d, strict, d == VMSG_RFC2 ? 44 : 52);
@@ -354,7 +363,8 @@ static void changes_are_joined(void *arg)
 	struct vmsg_msg event;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig_start(&rig, 0);
@@ -413,7 +423,8 @@ static void generation_over_a_reset(void *arg)
 	uint32_t before;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig_start(&rig, 0);
@@ -428,10 +439,13 @@ static void generation_over_a_reset(void *arg)
 /* A write and a read in one go: the read sees the write. */
 static void pipelined(void *arg)
 {
-	static const uint8_t write[] = { 0, VMSG_SET_CONFIG, RIG_DEV, 0, 1, 0, 21, 0, 0, 0, 0,
-					 0, 4, 0, 0, 0, 1, 0, 0, 0, 0x99 };
-	static const uint8_t read[] = { 0, VMSG_GET_CONFIG, RIG_DEV, 0, 2, 0, 16, 0,
-					4, 0, 0, 0, 1, 0, 0, 0 };
+	static const uint8_t write[] = {
+		0,   VMSG_SET_CONFIG, RIG_DEV, 0, 1, 0, 21, 0, 0, 0, 0, 0, 4, 0, 0, 0, 1, 0, 0, 0,
+		0x99
+	};
+	static const uint8_t read[] = {
+		0, VMSG_GET_CONFIG, RIG_DEV, 0, 2, 0, 16, 0, 4, 0, 0, 0, 1, 0, 0, 0
+	};
 	struct vmsg_msg msg;
 
 	(void)arg;

@@ -34,7 +34,8 @@ static void info_while_inactive(void *arg)
 	struct vmsg_msg msg;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		msg = ask_info();
@@ -105,13 +106,14 @@ static void info_bits_of_v1(void *arg)
 static void every_request_is_answered(void *arg)
 {
 	static const uint8_t sizes[11][3] = {
-		{ 52, 32, 30 }, { 24, 24, 22 }, { 8, 8, 6 },   { 24, 24, 22 },
+		{ 52, 32, 30 }, { 24, 24, 22 }, { 8, 8, 6 },	{ 24, 24, 22 },
 		{ 20, 20, 18 }, { 12, 12, 10 }, { 12, 12, 10 }, { 48, 48, 42 },
 		{ 8, 8, 6 },	{ 8, 8, 6 },	{ 32, 20, 18 },
 	};
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		rig_init(&rig, d, 0, 0);
 		for (uint8_t id = VMSG_GET_DEVICE_INFO; id <= VMSG_GET_SHM; id++) {
 			struct vmsg_msg msg = { .msg_id = id };
@@ -148,7 +150,8 @@ static void blocks_beyond_read_zero(void *arg)
 	uint32_t blocks[8];
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		for (size_t i = 0; i < sizeof(starts) / sizeof(starts[0]); i++) {
@@ -193,7 +196,8 @@ static void set_block(uint32_t index, uint32_t bits)
 static void set_changes_only_what_is_addressed(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig_set_status(&rig, 1);
@@ -219,7 +223,8 @@ static void get_shows_what_is_offered(void *arg)
 	uint64_t offered;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		offered = rig_features(&rig);
@@ -235,7 +240,8 @@ static void get_shows_what_is_offered(void *arg)
 static void features_never_offered(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig.model.device.offered |= VMSG_BIT(VMSG_F_NOTIF_CONFIG_DATA);
@@ -243,14 +249,14 @@ static void features_never_offered(void *arg)
 		/* The rfc2 driver of the field combines the fields wrongly (wire.md 4.8). */
 		CHECK_EQ(vmsg_has(rig_features(&rig), VMSG_F_NOTIFICATION_DATA), d != VMSG_RFC2);
 		rig_set_status(&rig, 3);
-		rig_set_features(&rig, VMSG_BIT(VMSG_F_VERSION_1) |
-					       VMSG_BIT(VMSG_F_NOTIF_CONFIG_DATA));
+		rig_set_features(&rig,
+				 VMSG_BIT(VMSG_F_VERSION_1) | VMSG_BIT(VMSG_F_NOTIF_CONFIG_DATA));
 		CHECK_EQ(rig_set_status(&rig, 0x0b), 3);
 		rig_init_bells(&rig, d);
 		CHECK(!vmsg_has(rig_features(&rig), VMSG_F_NOTIFICATION_DATA));
 		rig_set_status(&rig, 3);
-		rig_set_features(&rig, VMSG_BIT(VMSG_F_VERSION_1) |
-					       VMSG_BIT(VMSG_F_NOTIFICATION_DATA));
+		rig_set_features(&rig,
+				 VMSG_BIT(VMSG_F_VERSION_1) | VMSG_BIT(VMSG_F_NOTIFICATION_DATA));
 		CHECK_EQ(rig_set_status(&rig, 0x0b), 3);
 	}
 }
@@ -288,7 +294,8 @@ static void unacceptable_features(void *arg)
 	const uint64_t good = VMSG_BIT(VMSG_F_VERSION_1);
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		refuse(0, false);
@@ -338,7 +345,8 @@ static void shared_memory(void *arg)
 	struct vmsg_msg ask = { .msg_id = VMSG_GET_SHM }, msg;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		ask.shm.shmid = RIG_SHM_ID;

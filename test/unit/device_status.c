@@ -22,7 +22,8 @@ static uint32_t count_used(void)
 static void status_is_accurate(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		CHECK_EQ(rig_status(&rig), 0);
@@ -44,7 +45,8 @@ static void status_is_accurate(void *arg)
 static void no_event_for_what_the_driver_wrote(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig_start(&rig, 0);
@@ -59,7 +61,8 @@ static void needs_reset_is_an_event(void *arg)
 	struct vmsg_msg event;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig_start(&rig, 0);
@@ -90,7 +93,8 @@ static void corrupt_ring(void *arg)
 	struct vmsg_msg event;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig.model.serves = true;
@@ -140,7 +144,8 @@ static void start_that_fails(void *arg)
 static void no_io_before_driver_ok(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig.model.serves = true;
@@ -168,7 +173,8 @@ static void one_buffer_one_used(void *arg)
 	struct vmsg_msg event;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig.model.serves = true;
@@ -198,7 +204,8 @@ static void odd_kicks(void *arg)
 	static const uint32_t odd[] = { 1, 2, 3, 4, 0x10000, UINT32_MAX };
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		rig_init(&rig, d, 0, 0);
 		rig_start(&rig, 0);
 		for (size_t i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
@@ -240,7 +247,8 @@ static void used_waits_for_room(void *arg)
 	uint32_t written;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig.model.serves = true;
@@ -300,7 +308,8 @@ static void reset_at_once(void *arg)
 	struct vmsg_msg msg;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig.model.serves = true;
@@ -333,7 +342,8 @@ static void reset_takes_its_time(void *arg)
 	struct vmsg_device *device = &rig.model.device;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig.model.keeps = true;
@@ -397,7 +407,8 @@ static void peer_reset(void *arg)
 	struct vmsg_device *device = &rig.model.device;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig_start(&rig, 0);

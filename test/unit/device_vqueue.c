@@ -52,7 +52,8 @@ static void sizes_before_and_after(void *arg)
 	struct vmsg_msg msg;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig_negotiate(&rig, 0);
@@ -77,7 +78,8 @@ static void absent_queues(void *arg)
 	struct vmsg_msg msg;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		rig_init(&rig, d, 0, 0);
 		rig_negotiate(&rig, VMSG_BIT(VMSG_F_RING_RESET));
 		for (size_t i = 0; i < sizeof(absent) / sizeof(absent[0]); i++) {
@@ -151,7 +153,8 @@ static void atomic(void *arg)
 	struct vmsg_msg msg;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		rig_init(&rig, d, 0, 0);
 		rig_negotiate(&rig, 0);
 		for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
@@ -249,7 +252,8 @@ static void operations(void *arg)
 static void before_features_ok(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig_set_status(&rig, 3);
@@ -295,7 +299,8 @@ static void reset_needs_the_feature(void *arg)
 static void reset_of_what_was_reset(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig_start(&rig, VMSG_BIT(VMSG_F_RING_RESET));
@@ -319,7 +324,8 @@ static void one_round_trip(void)
 static void reset_and_set_up_again(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		for (uint32_t i = 0; i < 2; i++) {
 			uint64_t features = VMSG_BIT(VMSG_F_RING_RESET) |
 					    (i ? VMSG_BIT(VMSG_F_RING_PACKED) : 0);
@@ -350,7 +356,8 @@ static void reset_and_set_up_again(void *arg)
 static void late_queue(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig.model.serves = true;
@@ -367,7 +374,8 @@ static void late_queue(void *arg)
 static void set_on_a_live_queue(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig.model.serves = true;
@@ -399,7 +407,8 @@ static void reset_takes_its_time(void *arg)
 	uint16_t token;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		rig_init(&rig, d, 0, 0);
 		rig.model.keeps = true;

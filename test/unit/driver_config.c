@@ -44,7 +44,8 @@ static void in_pieces(void *arg)
 	uint8_t other[300];
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		started(d, 0, 52, 300);
 		CHECK_EQ(vmsg_driver_read_config(&user.driver, 0, data, 300), 0);
@@ -69,7 +70,8 @@ static void outside(void *arg)
 	} bad[] = { { 0, 6 }, { 5, 1 }, { 6, 0 }, { UINT32_MAX, 1 }, { UINT32_MAX, 2 }, { 3, 3 } };
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		started(d, 0, 0, 5);
 		for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 			test_context("%s %u bytes at %u", vmsg_dialect_name(d), bad[i].len,
@@ -104,7 +106,8 @@ static bool move_once(struct fake *f, const struct vmsg_msg *msg, struct vmsg_ms
 static void read_again_when_it_moved(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		started(d, 0, 52, 300);
 		fake.generation = 9;
@@ -154,11 +157,15 @@ static void answers_of_another_length(void *arg)
 	static const struct {
 		uint32_t length;
 		int result;
-	} cases[] = { { 0, VMSG_ERR_IO },    { 7, VMSG_ERR_IO },     { 8, 0 },
-		      { 9, VMSG_ERR_PROTO }, { 40, VMSG_ERR_PROTO } };
+	} cases[] = { { 0, VMSG_ERR_IO },
+		      { 7, VMSG_ERR_IO },
+		      { 8, 0 },
+		      { 9, VMSG_ERR_PROTO },
+		      { 40, VMSG_ERR_PROTO } };
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 			test_context("%s %u of 8", vmsg_dialect_name(d), cases[i].length);
 			started(d, 0, 0, 24);
@@ -181,7 +188,8 @@ static bool move_offset(struct fake *f, const struct vmsg_msg *msg, struct vmsg_
 static void answers_of_another_place(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		started(d, 0, 0, 24);
 		fake.hook = move_offset;
 		CHECK_EQ(vmsg_driver_read_config(&user.driver, 0, data, 8), VMSG_ERR_PROTO);
@@ -221,7 +229,8 @@ static void generation_in_a_write(void *arg)
 	CHECK_EQ(count_sets(&msg), 1);
 	CHECK_EQ(msg.config.generation, 0);
 	/* Strict, which all dialects before v2 are: what was seen last, wherever it was seen. */
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		started(d, d == VMSG_V2 ? STRICT : 0, 0, 24);
 		fake.generation = 7;
@@ -254,7 +263,8 @@ static bool check_generation(struct fake *f, const struct vmsg_msg *msg, struct 
 static void looks_before_it_tries_again(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		started(d, d == VMSG_V2 ? STRICT : 0, 0, 24);
 		fake.generation = 70;
@@ -274,17 +284,18 @@ static void looks_before_it_tries_again(void *arg)
 static void what_counts_as_written(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		for (length_given = 0; length_given <= 5; length_given++) {
 			test_context("%s %u of 4", vmsg_dialect_name(d), length_given);
 			started(d, 0, 0, 24);
 			fake.hook = give_length;
 			/* Strict ones look before they try again, and find the same. */
 			CHECK_EQ(vmsg_driver_write_config(&user.driver, 0, data, 4),
-				 length_given == 4 ? 0 :
-				 length_given > 1 && d != VMSG_V2 ? VMSG_ERR_PROTO : VMSG_ERR_IO);
-			CHECK_EQ(count_sets(NULL),
-				 d != VMSG_V2 && length_given == 1 ? 2 : 1);
+				 length_given == 4		    ? 0
+				 : length_given > 1 && d != VMSG_V2 ? VMSG_ERR_PROTO
+								    : VMSG_ERR_IO);
+			CHECK_EQ(count_sets(NULL), d != VMSG_V2 && length_given == 1 ? 2 : 1);
 		}
 	}
 }
@@ -313,7 +324,8 @@ static void written_without_an_echo(void *arg)
 static void events_and_what_follows(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		started(d, 0, 0, 24);
 		/* With data, with a range alone, with nothing: each says "read again". */
@@ -341,7 +353,8 @@ static void shared_memory(void *arg)
 	uint64_t addr, len;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		started(d, 0, 0, 24);
 		CHECK_EQ(vmsg_driver_get_shm(&user.driver, 1, &addr, &len), 0);

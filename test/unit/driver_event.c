@@ -24,7 +24,8 @@ static void event_used(void *arg)
 	static const uint32_t odd[] = { 1, 3, 4, 0x10000, UINT32_MAX };
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		open_fake(d);
 		fake_user_start(&user, 0);
@@ -47,8 +48,10 @@ static void buffers_come_back(void *arg)
 {
 	struct vmsg_buf buf = { .addr = FAKE_SHARED + 0x8000, .len = 64 };
 	struct vmsg_mem mem;
-	struct vmsg_region region = { .addr = FAKE_SHARED, .len_bytes = sizeof(fake_shared),
-				      .ptr = fake_shared, .fd = -1,
+	struct vmsg_region region = { .addr = FAKE_SHARED,
+				      .len_bytes = sizeof(fake_shared),
+				      .ptr = fake_shared,
+				      .fd = -1,
 				      .access = VMSG_MEM_READ | VMSG_MEM_WRITE };
 	struct vmsg_vq_device queue = { .max_size = 8, .size = 8 };
 	struct vmsg_iov iov[4];
@@ -83,12 +86,20 @@ static void buffers_come_back(void *arg)
 	}
 }
 
+static bool is_meant_for_drivers(uint8_t type, uint8_t msg_id)
+{
+	if (type == VMSG_TYPE_BUS)
+		return msg_id == VMSG_PING || msg_id == VMSG_EVENT_DEVICE;
+	return type == 0 && (msg_id == VMSG_EVENT_USED || msg_id == VMSG_EVENT_CONFIG);
+}
+
 static void unknown_from_the_device(void *arg)
 {
 	uint8_t wire[64] = { 0 };
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		struct vmsg_bus_counters *counters = &fake.bus.counters;
 		uint32_t at = vmsg_msg_header_bytes(d) - 2;
 
@@ -103,10 +114,10 @@ static void unknown_from_the_device(void *arg)
 			wire[1] = (uint8_t)i;
 			vmsg_put16(wire + 2, wire[0] & VMSG_TYPE_BUS ? 0 : FAKE_DEV);
 			vmsg_put16(wire + at, 64);
-			if ((wire[0] == 0 && (wire[1] == VMSG_EVENT_USED || wire[1] == VMSG_EVENT_CONFIG)) ||
-			    (wire[0] == 2 && (wire[1] == VMSG_PING || wire[1] == VMSG_EVENT_DEVICE)))
+			if (is_meant_for_drivers(wire[0], wire[1]))
 				continue;
-			test_context("%s type %u id 0x%02x", vmsg_dialect_name(d), wire[0], wire[1]);
+			test_context("%s type %u id 0x%02x", vmsg_dialect_name(d), wire[0],
+				     wire[1]);
 			fake_say_raw(&fake, wire, 64);
 			fake_deliver(&fake);
 			CHECK_EQ(counters->unknown + counters->malformed + counters->stray,
@@ -126,7 +137,8 @@ static void truncated_from_the_device(void *arg)
 	uint8_t wire[64];
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		open_fake(d);
 		fake_user_start(&user, 0);
 		user.used = user.config_changed = 0;
@@ -180,7 +192,8 @@ static void say_device(uint32_t dev_num, uint32_t state)
 static void devices_come_and_go(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		open_fake(d);
 		fake.bus.device_event = device_event;

@@ -41,7 +41,8 @@ static void asked_set_and_read_back(void *arg)
 	struct vmsg_msg msg;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		for (uint32_t packed = 0; packed < 2; packed++) {
 			test_context("%s packed %u", vmsg_dialect_name(d), packed);
 			negotiated(d, packed ? PACKED : 0);
@@ -75,8 +76,12 @@ static void sizes(void *arg)
 		uint32_t max;
 		uint16_t wanted, split, packed;
 	} cases[] = {
-		{ 8, 16, 8, 8 },	 { 8, 4, 4, 4 },     { 8, 7, 4, 7 },
-		{ 5, 64, 4, 5 },	 { 1, 64, 1, 1 },    { 0x10008, 16, 16, 16 },
+		{ 8, 16, 8, 8 },
+		{ 8, 4, 4, 4 },
+		{ 8, 7, 4, 7 },
+		{ 5, 64, 4, 5 },
+		{ 1, 64, 1, 1 },
+		{ 0x10008, 16, 16, 16 },
 		{ UINT32_MAX, 64, 64, 64 },
 	};
 
@@ -98,7 +103,8 @@ static void sizes(void *arg)
 static void absent_queue(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		negotiated(d, 0);
 		CHECK_EQ(fake_user_setup(&user, 2, 8), VMSG_ERR_NOENT);
@@ -111,7 +117,8 @@ static void absent_queue(void *arg)
 static void active_queue(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		negotiated(d, 0);
 		fake.vqs[0].size = 8;
@@ -150,7 +157,8 @@ static bool differ(struct fake *f, const struct vmsg_msg *msg, struct vmsg_msg *
 static void not_taken(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		for (what_differs = 0; what_differs <= 5; what_differs++) {
 			int result = what_differs == 5 ? VMSG_ERR_PROTO : VMSG_ERR_IO;
 
@@ -170,15 +178,16 @@ static bool show_nothing(struct fake *f, const struct vmsg_msg *msg, struct vmsg
 {
 	(void)f;
 	if (msg->msg_id == VMSG_GET_VQUEUE)
-		reply->vqueue.size = 0, reply->vqueue.desc_addr = reply->vqueue.driver_addr =
-						reply->vqueue.device_addr = 0;
+		reply->vqueue.size = 0,
+		reply->vqueue.desc_addr = reply->vqueue.driver_addr = reply->vqueue.device_addr = 0;
 	return true;
 }
 
 static void nothing_shown(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		negotiated(d, 0);
 		fake.hook = show_nothing;
@@ -211,7 +220,8 @@ static void reset_and_set_up_again(void *arg)
 	uint64_t used_bytes;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		started(d, RING_RESET);
 		used_bytes = user.arena.used_bytes;
@@ -297,7 +307,8 @@ static void one_kick_for_a_batch(void *arg)
 	struct vmsg_msg msg;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		started(d, 0);
 		add_one();
@@ -373,7 +384,8 @@ static void notification_data(void *arg)
 static void no_kick_before_driver_ok(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		negotiated(d, 0);
 		CHECK_EQ(fake_user_setup(&user, 0, 8), 0);
@@ -437,7 +449,7 @@ static void kick_by_doorbell(void *arg)
 }
 
 static const struct test tests[] = {
-	{ "DRV-25 DRV-58 DRV-60 DRV-61 DRV-62 DRV-65 DRV-68 DRV-70 asked, set and read back",
+	{ "DRV-20 DRV-25 DRV-58 DRV-60 DRV-61 DRV-62 DRV-65 DRV-68 DRV-70 asked, set and read back",
 	  asked_set_and_read_back, NULL },
 	{ "DRV-59 DRV-64 sizes", sizes, NULL },
 	{ "DRV-58 absent queue", absent_queue, NULL },

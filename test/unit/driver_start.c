@@ -27,7 +27,8 @@ static void info_is_authoritative(void *arg)
 	struct vmsg_driver *driver = &user.driver;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		open_fake(d);
 		fake.num_blocks = 3;
@@ -55,11 +56,16 @@ static void administration_queues(void *arg)
 		uint32_t start, count, max;
 		int result;
 	} cases[] = {
-		{ 3, 2, 5, 0 },	       { 0, 5, 5, 0 },
-		{ 5, 0, 5, 0 },	       { 99, 0, 5, 0 },
-		{ 3, 3, 5, VMSG_ERR_PROTO }, { 6, 1, 5, VMSG_ERR_PROTO },
-		{ 5, 1, 5, VMSG_ERR_PROTO }, { UINT32_MAX, 2, 5, VMSG_ERR_PROTO },
-		{ 1, UINT32_MAX, 5, VMSG_ERR_PROTO }, { 0, 0, 65537, VMSG_ERR_PROTO },
+		{ 3, 2, 5, 0 },
+		{ 0, 5, 5, 0 },
+		{ 5, 0, 5, 0 },
+		{ 99, 0, 5, 0 },
+		{ 3, 3, 5, VMSG_ERR_PROTO },
+		{ 6, 1, 5, VMSG_ERR_PROTO },
+		{ 5, 1, 5, VMSG_ERR_PROTO },
+		{ UINT32_MAX, 2, 5, VMSG_ERR_PROTO },
+		{ 1, UINT32_MAX, 5, VMSG_ERR_PROTO },
+		{ 0, 0, 65537, VMSG_ERR_PROTO },
 	};
 
 	(void)arg;
@@ -83,7 +89,8 @@ static void nobody_there(void *arg)
 	uint32_t start;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		open_fake(d);
 		fake.device_id = 0;
@@ -105,12 +112,13 @@ static void nobody_there(void *arg)
 
 static void order_of_steps(void *arg)
 {
-	static const uint8_t ids[] = { 0x02, 0x08, 0x08, 0x08, 0x03, 0x04, 0x08,
-				       0x09, 0x0a, 0x09, 0x08 };
+	static const uint8_t ids[] = { 0x02, 0x08, 0x08, 0x08, 0x03, 0x04,
+				       0x08, 0x09, 0x0a, 0x09, 0x08 };
 	static const uint32_t states[] = { 0, 1, 3, 0x0b, 0x0f };
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		uint32_t state = 0;
 
 		test_context("%s", vmsg_dialect_name(d));
@@ -143,7 +151,8 @@ static void status_bits_that_do_not_stick(void *arg)
 	};
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		for (size_t i = 0; i < sizeof(bits) / sizeof(bits[0]); i++) {
 			test_context("%s bit 0x%x", vmsg_dialect_name(d), bits[i].bit);
 			open_fake(d);
@@ -170,7 +179,8 @@ static void features_wanted_and_offered(void *arg)
 	struct vmsg_msg msg;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		open_fake(d);
 		fake.offered = UINT64_MAX;
@@ -193,7 +203,8 @@ static void features_wanted_and_offered(void *arg)
 static void features_never_negotiated(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		open_fake(d);
 		fake.offered = UINT64_MAX;
@@ -219,7 +230,8 @@ static void features_never_negotiated(void *arg)
 static void no_common_ground(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		open_fake(d);
 		fake.offered = VMSG_BIT(5);
@@ -259,8 +271,11 @@ static void blocks_as_asked(void *arg)
 		uint32_t index_and_count;
 		int result;
 	} cases[] = {
-		{ 2, 0 },	       { 1, VMSG_ERR_NOTSUP }, { 0, VMSG_ERR_NOTSUP },
-		{ 3, VMSG_ERR_PROTO }, { 0x102, VMSG_ERR_PROTO },
+		{ 2, 0 },
+		{ 1, VMSG_ERR_NOTSUP },
+		{ 0, VMSG_ERR_NOTSUP },
+		{ 3, VMSG_ERR_PROTO },
+		{ 0x102, VMSG_ERR_PROTO },
 	};
 
 	(void)arg;
@@ -281,7 +296,8 @@ static void reset_is_polled(void *arg)
 	uint32_t start;
 
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		open_fake(d);
 		fake_user_start(&user, 0);
@@ -361,7 +377,8 @@ static void events_during_reset(void *arg)
 static void needs_reset_and_start_again(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		open_fake(d);
 		fake_user_start(&user, 0);
@@ -385,7 +402,8 @@ static void needs_reset_and_start_again(void *arg)
 static void lost_answers(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		for (uint8_t id = VMSG_GET_DEVICE_INFO; id <= VMSG_SET_VQUEUE; id++) {
 			if (id == VMSG_SET_CONFIG || id == VMSG_GET_CONFIG ||
 			    id == VMSG_GET_DEVICE_STATUS)
@@ -404,7 +422,8 @@ static void lost_answers(void *arg)
 static void silence_at_any_step(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		for (uint32_t step = 0; step < 11; step++) {
 			uint32_t start;
 			int rc;
@@ -463,7 +482,8 @@ static void looks_after_a_timeout(void *arg)
 static void status_read_and_failed(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		open_fake(d);
 		fake_user_start(&user, 0);
@@ -484,7 +504,7 @@ static bool set_type_bits(struct fake *f, const struct vmsg_msg *msg, struct vms
 	return true;
 }
 
-/* Reserved bits in what the device sends. The codec finds no row for them, so raw bytes are made. */
+/* Reserved bits in what the device sends: not by the codec, which knows no row for them. */
 static bool raw_answer(struct fake *f, const struct vmsg_msg *msg, struct vmsg_msg *reply)
 {
 	uint8_t buf[FAKE_BYTES];
@@ -501,7 +521,8 @@ static bool raw_answer(struct fake *f, const struct vmsg_msg *msg, struct vmsg_m
 static void reserved_bits_in_answers(void *arg)
 {
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		open_fake(d);
 		fake.hook = raw_answer;
@@ -514,8 +535,11 @@ static void reserved_bits_in_answers(void *arg)
 
 static void learns_the_dialect(void *arg)
 {
+	uint8_t answer[32];
+
 	(void)arg;
-	EACH_DIALECT(d) {
+	EACH_DIALECT(d)
+	{
 		test_context("%s", vmsg_dialect_name(d));
 		fake_init(&fake, d, VMSG_AUTO, 0, 0);
 		fake_user_init(&user, &fake);
@@ -524,9 +548,9 @@ static void learns_the_dialect(void *arg)
 		CHECK_EQ(user.driver.features, VMSG_BIT(5) | VMSG_BIT(VMSG_F_VERSION_1));
 		CHECK_MEM(fake.log[0].bytes, "\x00\x02\x05\x00\x06\x00\x08\x00", 8);
 		/* Latched: what comes later does not change it. */
-		fake_say_raw(&fake, "\x01\x02\x05\x00\x1e\x00\x20\x00\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-				    "\0\0\0\0\0\0\0\0",
-			     32);
+		memset(answer, 0, sizeof(answer));
+		memcpy(answer, "\x01\x02\x05\x00\x1e\x00\x20\x00", 8);
+		fake_say_raw(&fake, answer, sizeof(answer));
 		fake_deliver(&fake);
 		CHECK_EQ(fake.bus.dialect, d);
 	}

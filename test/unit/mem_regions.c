@@ -12,8 +12,9 @@ static uint8_t bytes[256] __attribute__((aligned(64)));
 
 static struct vmsg_region region(uint64_t addr, uint64_t len_bytes, uint32_t access)
 {
-	struct vmsg_region made = { .addr = addr, .len_bytes = len_bytes, .ptr = bytes,
-				    .access = access, .fd = -1 };
+	struct vmsg_region made = {
+		.addr = addr, .len_bytes = len_bytes, .ptr = bytes, .access = access, .fd = -1
+	};
 
 	return made;
 }

@@ -25,11 +25,11 @@ static void info_by_size(void *arg)
 		uint16_t at4, at6;
 		enum vmsg_dialect dialect;
 	} rows[] = {
-		{ 30, 2, VMSG_RFC2 },  { 30, 0x101, VMSG_RFC2 }, { 6, 52, VMSG_V2 },
-		{ 6, 32, VMSG_V1 },    { 6, 33, VMSG_V1 },	 { 6, 50, VMSG_V1 },
-		{ 6, 51, VMSG_V1 },    { 0, 52, VMSG_V2 },	 { 1, 32, VMSG_V1 },
-		{ 0xffff, 50, VMSG_V1 }, { 6, 31, VMSG_AUTO },	 { 6, 8, VMSG_AUTO },
-		{ 6, 0, VMSG_AUTO },   { 6, 97, VMSG_AUTO },
+		{ 30, 2, VMSG_RFC2 },	 { 30, 0x101, VMSG_RFC2 }, { 6, 52, VMSG_V2 },
+		{ 6, 32, VMSG_V1 },	 { 6, 33, VMSG_V1 },	   { 6, 50, VMSG_V1 },
+		{ 6, 51, VMSG_V1 },	 { 0, 52, VMSG_V2 },	   { 1, 32, VMSG_V1 },
+		{ 0xffff, 50, VMSG_V1 }, { 6, 31, VMSG_AUTO },	   { 6, 8, VMSG_AUTO },
+		{ 6, 0, VMSG_AUTO },	 { 6, 97, VMSG_AUTO },
 	};
 
 	(void)arg;
@@ -82,10 +82,10 @@ static void devices_by_window(void *arg)
 		uint16_t map, c1, c2;
 		enum vmsg_dialect dialect;
 	} rows[] = {
-		{ 2, 16, 0, VMSG_V1 },	  { 2, 16, 48, VMSG_V1 },  { 2, 0, 16, VMSG_V2 },
-		{ 1, 0, 6, VMSG_V2 },	  { 2, 48, 9, VMSG_V2 },   { 4, 32, 32, VMSG_AUTO },
-		{ 2, 16, 9, VMSG_AUTO },  { 2, 9, 16, VMSG_V2 },   { 2, 9, 10, VMSG_V2 },
-		{ 2, 48, 48, VMSG_AUTO }, { 0, 0, 0, VMSG_AUTO },  { 0, 0, 32, VMSG_V1 },
+		{ 2, 16, 0, VMSG_V1 },	  { 2, 16, 48, VMSG_V1 },   { 2, 0, 16, VMSG_V2 },
+		{ 1, 0, 6, VMSG_V2 },	  { 2, 48, 9, VMSG_V2 },    { 4, 32, 32, VMSG_AUTO },
+		{ 2, 16, 9, VMSG_AUTO },  { 2, 9, 16, VMSG_V2 },    { 2, 9, 10, VMSG_V2 },
+		{ 2, 48, 48, VMSG_AUTO }, { 0, 0, 0, VMSG_AUTO },   { 0, 0, 32, VMSG_V1 },
 		{ 0, 32, 0, VMSG_V2 },	  { 0, 32, 32, VMSG_AUTO }, { 0, 32, 64, VMSG_AUTO },
 	};
 

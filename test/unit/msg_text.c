@@ -12,15 +12,16 @@ static uint8_t wire[256];
 static char text[1024];
 
 /* The names of a layout's fields, from the wire table itself. */
-#define NAME(width, member)  NAME_##width(#member)
-#define NAME_U16(member)     member,
-#define NAME_U32(member)     member,
-#define NAME_U64(member)     member,
-#define NAME_L32(member)     member,
-#define NAME_UUID(member)    member,
-#define NAME_BITS(member)    member,
+#define NAME(width, member) NAME_##width(#member)
+#define NAME_U16(member)    member,
+#define NAME_U32(member)    member,
+#define NAME_U64(member)    member,
+#define NAME_L32(member)    member,
+#define NAME_UUID(member)   member,
+#define NAME_BITS(member)   member,
 #define NAME_ZERO(member)
-#define LAYOUT(name, tail) static const char *const names_##name[] = { VMSG_LAYOUT_##name(NAME) NULL };
+#define LAYOUT(name, tail) \
+	static const char *const names_##name[] = { VMSG_LAYOUT_##name(NAME) NULL };
 VMSG_WIRE_LAYOUTS(LAYOUT)
 
 struct row {
@@ -28,8 +29,11 @@ struct row {
 	uint8_t type, msg_id;
 	const char *const *names[2][3];
 };
-#define ROW(name, bus, id, a, b, c, d, e, f)                                                       \
-	{ #name, bus, id, { { names_##a, names_##b, names_##c }, { names_##d, names_##e, names_##f } } },
+#define ROW(name, bus, id, a, b, c, d, e, f) \
+	{ #name,                             \
+	  bus,                               \
+	  id,                                \
+	  { { names_##a, names_##b, names_##c }, { names_##d, names_##e, names_##f } } },
 static const struct row rows[] = { VMSG_WIRE_ROWS(ROW) };
 
 static uint32_t say(enum vmsg_dialect dialect, const struct vmsg_msg *msg)
@@ -157,10 +161,20 @@ static void dialects_by_name(void *arg)
 static void errors_have_words(void *arg)
 {
 	static const int errors[] = {
-		0,		   VMSG_ERR_NOENT,  VMSG_ERR_IO,       VMSG_ERR_AGAIN,
-		VMSG_ERR_NOMEM,	   VMSG_ERR_BUSY,   VMSG_ERR_NODEV,    VMSG_ERR_INVAL,
-		VMSG_ERR_PROTO,	   VMSG_ERR_BADMSG, VMSG_ERR_MSGSIZE,  VMSG_ERR_NOTSUP,
-		VMSG_ERR_SHUTDOWN, VMSG_ERR_TIMEDOUT,
+		0,
+		VMSG_ERR_NOENT,
+		VMSG_ERR_IO,
+		VMSG_ERR_AGAIN,
+		VMSG_ERR_NOMEM,
+		VMSG_ERR_BUSY,
+		VMSG_ERR_NODEV,
+		VMSG_ERR_INVAL,
+		VMSG_ERR_PROTO,
+		VMSG_ERR_BADMSG,
+		VMSG_ERR_MSGSIZE,
+		VMSG_ERR_NOTSUP,
+		VMSG_ERR_SHUTDOWN,
+		VMSG_ERR_TIMEDOUT,
 	};
 
 	(void)arg;

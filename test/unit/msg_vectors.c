@@ -10,25 +10,28 @@
 
 #include <string.h>
 
-#define IN_V2   (1u << VMSG_V2)
-#define IN_V1   (1u << VMSG_V1)
+#define IN_V2	(1u << VMSG_V2)
+#define IN_V1	(1u << VMSG_V1)
 #define IN_RFC2 (1u << VMSG_RFC2)
 #define IN_BOTH (IN_V2 | IN_V1)
 
-#define REQUEST(id)      .type = 0, .msg_id = VMSG_##id, .dev_num = 5, .token = 0x0102
-#define RESPONSE(id)     .type = 1, .msg_id = VMSG_##id, .dev_num = 5, .token = 0x0102
-#define EVENT(id)        .type = 0, .msg_id = VMSG_##id, .dev_num = 5
-#define BUS_REQUEST(id)  .type = 2, .msg_id = VMSG_##id, .token = 0x0102
+#define REQUEST(id)	 .type = 0, .msg_id = VMSG_##id, .dev_num = 5, .token = 0x0102
+#define RESPONSE(id)	 .type = 1, .msg_id = VMSG_##id, .dev_num = 5, .token = 0x0102
+#define EVENT(id)	 .type = 0, .msg_id = VMSG_##id, .dev_num = 5
+#define BUS_REQUEST(id)	 .type = 2, .msg_id = VMSG_##id, .token = 0x0102
 #define BUS_RESPONSE(id) .type = 3, .msg_id = VMSG_##id, .token = 0x0102
-#define TAIL(text)       .tail = (text), .tail_bytes = sizeof(text) - 1
+#define TAIL(text)	 .tail = (text), .tail_bytes = sizeof(text) - 1
 
-#define INFO_V1                                                                                    \
-	.info = { .device_id = 1, .vendor_id = 0x554d4551, .num_feature_blocks = 2,                \
-		  .config_size = 24, .max_virtqueues = 3 }
-#define UUID                                                                                       \
-	{                                                                                          \
-		0x6f, 0x1c, 0x2d, 0x3e, 0x4a, 0x5b, 0x4c, 0x6d, 0x8e, 0x7f, 0x00, 0x11, 0x22,      \
-			0x33, 0x44, 0xff                                                           \
+#define INFO_V1                            \
+	.info = { .device_id = 1,          \
+		  .vendor_id = 0x554d4551, \
+		  .num_feature_blocks = 2, \
+		  .config_size = 24,       \
+		  .max_virtqueues = 3 }
+#define UUID                                                                                  \
+	{                                                                                     \
+		0x6f, 0x1c, 0x2d, 0x3e, 0x4a, 0x5b, 0x4c, 0x6d, 0x8e, 0x7f, 0x00, 0x11, 0x22, \
+			0x33, 0x44, 0xff                                                      \
 	}
 #define ADDRESSES .desc_addr = 0x100000, .driver_addr = 0x101000, .device_addr = 0x102000
 
@@ -41,131 +44,196 @@ struct vector {
 
 static const struct vector vectors[] = {
 	{ "INFO req", IN_BOTH, "00 02 05 00 02 01 08 00", { REQUEST(GET_DEVICE_INFO) } },
-	{ "INFO resp v2", IN_V2,
+	{ "INFO resp v2",
+	  IN_V2,
 	  "01 02 05 00 02 01 34 00 01 00 00 00 51 45 4d 55 6f 1c 2d 3e 4a 5b 4c 6d 8e 7f 00 11"
 	  "22 33 44 ff 02 00 00 00 18 00 00 00 03 00 00 00 00 00 00 00 00 00 00 00",
-	  { RESPONSE(GET_DEVICE_INFO),
-	    .info = { .device_id = 1, .vendor_id = 0x554d4551, .device_uuid = UUID,
-		      .num_feature_blocks = 2, .config_size = 24, .max_virtqueues = 3 } } },
-	{ "INFO resp v1", IN_V1,
+	  { RESPONSE(GET_DEVICE_INFO), .info = { .device_id = 1,
+						 .vendor_id = 0x554d4551,
+						 .device_uuid = UUID,
+						 .num_feature_blocks = 2,
+						 .config_size = 24,
+						 .max_virtqueues = 3 } } },
+	{ "INFO resp v1",
+	  IN_V1,
 	  "01 02 05 00 02 01 20 00 01 00 00 00 51 45 4d 55 40 00 00 00 18 00 00 00 03 00 00 00"
 	  "00 00 00 00",
 	  { RESPONSE(GET_DEVICE_INFO), INFO_V1 } },
-	{ "INFO req RFC2", IN_RFC2, "00 02 05 00 06 00",
+	{ "INFO req RFC2",
+	  IN_RFC2,
+	  "00 02 05 00 06 00",
 	  { .msg_id = VMSG_GET_DEVICE_INFO, .dev_num = 5 } },
-	{ "INFO resp RFC2", IN_RFC2,
+	{ "INFO resp RFC2",
+	  IN_RFC2,
 	  "01 02 05 00 1e 00 01 00 00 00 51 45 4d 55 40 00 00 00 18 00 00 00 03 00 00 00 00 00"
 	  "00 00",
 	  { .type = 1, .msg_id = VMSG_GET_DEVICE_INFO, .dev_num = 5, INFO_V1 } },
-	{ "GET_DEVICE_FEATURES req", IN_BOTH,
+	{ "GET_DEVICE_FEATURES req",
+	  IN_BOTH,
 	  "00 03 05 00 02 01 10 00 00 00 00 00 02 00 00 00",
 	  { REQUEST(GET_DEVICE_FEATURES), .features = { .num_blocks = 2 } } },
-	{ "GET_DEVICE_FEATURES resp", IN_BOTH,
+	{ "GET_DEVICE_FEATURES resp",
+	  IN_BOTH,
 	  "01 03 05 00 02 01 18 00 00 00 00 00 02 00 00 00 20 00 01 00 01 00 00 00",
 	  { RESPONSE(GET_DEVICE_FEATURES), .features = { .num_blocks = 2 },
 	    TAIL("\x20\x00\x01\x00\x01\x00\x00\x00") } },
-	{ "SET_DRIVER_FEATURES req", IN_BOTH,
+	{ "SET_DRIVER_FEATURES req",
+	  IN_BOTH,
 	  "00 04 05 00 02 01 18 00 00 00 00 00 02 00 00 00 20 00 00 00 01 00 00 00",
 	  { REQUEST(SET_DRIVER_FEATURES), .features = { .num_blocks = 2 },
 	    TAIL("\x20\x00\x00\x00\x01\x00\x00\x00") } },
-	{ "SET_DRIVER_FEATURES resp", IN_BOTH, "01 04 05 00 02 01 08 00",
+	{ "SET_DRIVER_FEATURES resp",
+	  IN_BOTH,
+	  "01 04 05 00 02 01 08 00",
 	  { RESPONSE(SET_DRIVER_FEATURES) } },
-	{ "GET_CONFIG req", IN_BOTH, "00 05 05 00 02 01 10 00 00 00 00 00 06 00 00 00",
+	{ "GET_CONFIG req",
+	  IN_BOTH,
+	  "00 05 05 00 02 01 10 00 00 00 00 00 06 00 00 00",
 	  { REQUEST(GET_CONFIG), .config = { .length = 6 } } },
-	{ "GET_CONFIG resp", IN_BOTH,
+	{ "GET_CONFIG resp",
+	  IN_BOTH,
 	  "01 05 05 00 02 01 1a 00 07 00 00 00 00 00 00 00 06 00 00 00 52 54 00 12 34 56",
 	  { RESPONSE(GET_CONFIG), .config = { .generation = 7, .length = 6 },
 	    TAIL("\x52\x54\x00\x12\x34\x56") } },
-	{ "SET_CONFIG req v2 baseline", IN_BOTH,
+	{ "SET_CONFIG req v2 baseline",
+	  IN_BOTH,
 	  "00 06 05 00 02 01 16 00 00 00 00 00 08 00 00 00 02 00 00 00 01 00",
 	  { REQUEST(SET_CONFIG), .config = { .offset = 8, .length = 2 }, TAIL("\x01\x00") } },
-	{ "SET_CONFIG resp applied", IN_BOTH,
+	{ "SET_CONFIG resp applied",
+	  IN_BOTH,
 	  "01 06 05 00 02 01 16 00 08 00 00 00 08 00 00 00 02 00 00 00 01 00",
 	  { RESPONSE(SET_CONFIG), .config = { .generation = 8, .offset = 8, .length = 2 },
 	    TAIL("\x01\x00") } },
-	{ "SET_CONFIG resp refused", IN_BOTH,
+	{ "SET_CONFIG resp refused",
+	  IN_BOTH,
 	  "01 06 05 00 02 01 14 00 08 00 00 00 08 00 00 00 00 00 00 00",
 	  { RESPONSE(SET_CONFIG), .config = { .generation = 8, .offset = 8 } } },
-	{ "GET_DEVICE_STATUS req", IN_BOTH, "00 07 05 00 02 01 08 00",
+	{ "GET_DEVICE_STATUS req",
+	  IN_BOTH,
+	  "00 07 05 00 02 01 08 00",
 	  { REQUEST(GET_DEVICE_STATUS) } },
-	{ "GET_DEVICE_STATUS resp", IN_BOTH, "01 07 05 00 02 01 0c 00 0f 00 00 00",
+	{ "GET_DEVICE_STATUS resp",
+	  IN_BOTH,
+	  "01 07 05 00 02 01 0c 00 0f 00 00 00",
 	  { RESPONSE(GET_DEVICE_STATUS), .status = { 15 } } },
-	{ "SET_DEVICE_STATUS req", IN_BOTH, "00 08 05 00 02 01 0c 00 0b 00 00 00",
+	{ "SET_DEVICE_STATUS req",
+	  IN_BOTH,
+	  "00 08 05 00 02 01 0c 00 0b 00 00 00",
 	  { REQUEST(SET_DEVICE_STATUS), .status = { 11 } } },
-	{ "GET_VQUEUE req", IN_BOTH, "00 09 05 00 02 01 0c 00 01 00 00 00",
+	{ "GET_VQUEUE req",
+	  IN_BOTH,
+	  "00 09 05 00 02 01 0c 00 01 00 00 00",
 	  { REQUEST(GET_VQUEUE), .vqueue = { .index = 1 } } },
-	{ "GET_VQUEUE resp v2 enabled", IN_V2,
+	{ "GET_VQUEUE resp v2 enabled",
+	  IN_V2,
 	  "01 09 05 00 02 01 30 00 01 00 00 00 00 01 00 00 80 00 00 00 01 00 00 00 00 00 10 00"
 	  "00 00 00 00 00 10 10 00 00 00 00 00 00 20 10 00 00 00 00 00",
-	  { RESPONSE(GET_VQUEUE), .vqueue = { .index = 1, .max_size = 256, .size = 128,
-					      .flags = VMSG_VQUEUE_ENABLED, ADDRESSES } } },
-	{ "GET_VQUEUE resp v2 absent", IN_V2,
+	  { RESPONSE(GET_VQUEUE), .vqueue = { .index = 1,
+					      .max_size = 256,
+					      .size = 128,
+					      .flags = VMSG_VQUEUE_ENABLED,
+					      ADDRESSES } } },
+	{ "GET_VQUEUE resp v2 absent",
+	  IN_V2,
 	  "01 09 05 00 02 01 30 00 09 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00"
 	  "00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00",
 	  { RESPONSE(GET_VQUEUE), .vqueue = { .index = 9 } } },
-	{ "SET_VQUEUE v2 set+enable", IN_V2,
+	{ "SET_VQUEUE v2 set+enable",
+	  IN_V2,
 	  "00 0a 05 00 02 01 30 00 01 00 00 00 01 00 00 00 80 00 00 00 00 00 00 00 00 00 10 00"
 	  "00 00 00 00 00 10 10 00 00 00 00 00 00 20 10 00 00 00 00 00",
-	  { REQUEST(SET_VQUEUE), .vqueue = { .index = 1, .flags = VMSG_VQUEUE_OP_ENABLE,
-					     .size = 128, ADDRESSES } } },
-	{ "SET_VQUEUE v2 enable only", IN_V2,
+	  { REQUEST(SET_VQUEUE),
+	    .vqueue = { .index = 1, .flags = VMSG_VQUEUE_OP_ENABLE, .size = 128, ADDRESSES } } },
+	{ "SET_VQUEUE v2 enable only",
+	  IN_V2,
 	  "00 0a 05 00 02 01 30 00 01 00 00 00 3d 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00"
 	  "00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00",
 	  { REQUEST(SET_VQUEUE),
 	    .vqueue = { .index = 1, .flags = VMSG_VQUEUE_OP_ENABLE | VMSG_VQUEUE_KEEP_ALL } } },
-	{ "SET_VQUEUE v1", IN_BOTH,
+	{ "SET_VQUEUE v1",
+	  IN_BOTH,
 	  "00 0a 05 00 02 01 30 00 01 00 00 00 00 00 00 00 80 00 00 00 00 00 00 00 00 00 10 00"
 	  "00 00 00 00 00 10 10 00 00 00 00 00 00 20 10 00 00 00 00 00",
 	  { REQUEST(SET_VQUEUE), .vqueue = { .index = 1, .size = 128, ADDRESSES } } },
-	{ "SET_VQUEUE RFC2", IN_RFC2,
+	{ "SET_VQUEUE RFC2",
+	  IN_RFC2,
 	  "00 0a 05 00 2a 00 01 00 00 00 00 00 00 00 80 00 00 00 00 00 10 00 00 00 00 00 00 10"
 	  "10 00 00 00 00 00 00 20 10 00 00 00 00 00",
-	  { .msg_id = VMSG_SET_VQUEUE, .dev_num = 5,
+	  { .msg_id = VMSG_SET_VQUEUE,
+	    .dev_num = 5,
 	    .vqueue = { .index = 1, .size = 128, ADDRESSES } } },
-	{ "RESET_VQUEUE req", IN_BOTH, "00 0b 05 00 02 01 0c 00 01 00 00 00",
+	{ "RESET_VQUEUE req",
+	  IN_BOTH,
+	  "00 0b 05 00 02 01 0c 00 01 00 00 00",
 	  { REQUEST(RESET_VQUEUE), .vqueue = { .index = 1 } } },
 	{ "GET_SHM req", IN_BOTH, "00 0c 05 00 02 01 0c 00 00 00 00 00", { REQUEST(GET_SHM) } },
-	{ "GET_SHM resp v2", IN_V2,
+	{ "GET_SHM resp v2",
+	  IN_V2,
 	  "01 0c 05 00 02 01 20 00 00 00 00 00 00 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00"
 	  "80 00 00 00",
 	  { RESPONSE(GET_SHM),
 	    .shm = { .length = UINT64_C(0x200000000), .address = UINT64_C(0x8000000000) } } },
-	{ "GET_SHM resp v1", IN_V1,
+	{ "GET_SHM resp v1",
+	  IN_V1,
 	  "01 0c 05 00 02 01 14 00 00 00 00 00 00 00 10 00 00 00 00 80",
 	  { RESPONSE(GET_SHM), .shm = { .length = 0x100000, .address = 0x80000000 } } },
-	{ "EVENT_CONFIG generic", IN_BOTH,
+	{ "EVENT_CONFIG generic",
+	  IN_BOTH,
 	  "00 40 05 00 00 00 18 00 0f 00 00 00 09 00 00 00 00 00 00 00 00 00 00 00",
 	  { EVENT(EVENT_CONFIG), .config = { .device_status = 15, .generation = 9 } } },
-	{ "EVENT_CONFIG data", IN_BOTH,
+	{ "EVENT_CONFIG data",
+	  IN_BOTH,
 	  "00 40 05 00 00 00 1a 00 0f 00 00 00 09 00 00 00 06 00 00 00 02 00 00 00 01 00",
 	  { EVENT(EVENT_CONFIG),
 	    .config = { .device_status = 15, .generation = 9, .offset = 6, .length = 2 },
 	    TAIL("\x01\x00") } },
-	{ "EVENT_AVAIL plain", IN_BOTH, "00 41 05 00 00 00 10 00 01 00 00 00 00 00 00 00",
+	{ "EVENT_AVAIL plain",
+	  IN_BOTH,
+	  "00 41 05 00 00 00 10 00 01 00 00 00 00 00 00 00",
 	  { EVENT(EVENT_AVAIL), .event = { .vq_index = 1 } } },
-	{ "EVENT_AVAIL packed wrap", IN_BOTH, "00 41 05 00 00 00 10 00 01 00 00 00 03 00 00 80",
+	{ "EVENT_AVAIL packed wrap",
+	  IN_BOTH,
+	  "00 41 05 00 00 00 10 00 01 00 00 00 03 00 00 80",
 	  { EVENT(EVENT_AVAIL), .event = { .vq_index = 1, .next_offset = 0x80000003 } } },
-	{ "EVENT_USED", IN_BOTH, "00 42 05 00 00 00 0c 00 01 00 00 00",
+	{ "EVENT_USED",
+	  IN_BOTH,
+	  "00 42 05 00 00 00 0c 00 01 00 00 00",
 	  { EVENT(EVENT_USED), .event = { .vq_index = 1 } } },
-	{ "GET_DEVICES req", IN_BOTH, "02 02 00 00 02 01 0c 00 00 00 10 00",
+	{ "GET_DEVICES req",
+	  IN_BOTH,
+	  "02 02 00 00 02 01 0c 00 00 00 10 00",
 	  { BUS_REQUEST(GET_DEVICES), .devices = { .count = 16 } } },
-	{ "GET_DEVICES resp v2 terminal", IN_V2,
+	{ "GET_DEVICES resp v2 terminal",
+	  IN_V2,
 	  "03 02 00 00 02 01 10 00 00 00 00 00 10 00 25 00",
 	  { BUS_RESPONSE(GET_DEVICES), .devices = { .count = 16 }, TAIL("\x25\x00") } },
-	{ "GET_DEVICES resp v1 terminal", IN_V1,
+	{ "GET_DEVICES resp v1 terminal",
+	  IN_V1,
 	  "03 02 00 00 02 01 10 00 00 00 10 00 00 00 25 00",
 	  { BUS_RESPONSE(GET_DEVICES), .devices = { .count = 16 }, TAIL("\x25\x00") } },
-	{ "GET_DEVICES resp v2 trimmed", IN_V2, "03 02 00 00 02 01 0f 00 00 00 00 00 06 00 25",
+	{ "GET_DEVICES resp v2 trimmed",
+	  IN_V2,
+	  "03 02 00 00 02 01 0f 00 00 00 00 00 06 00 25",
 	  { BUS_RESPONSE(GET_DEVICES), .devices = { .count = 6 }, TAIL("\x25") } },
-	{ "GET_DEVICES req RFC2", IN_RFC2, "02 02 00 00 0a 00 00 00 10 00",
+	{ "GET_DEVICES req RFC2",
+	  IN_RFC2,
+	  "02 02 00 00 0a 00 00 00 10 00",
 	  { .type = 2, .msg_id = VMSG_GET_DEVICES, .devices = { .count = 16 } } },
-	{ "PING req", IN_BOTH, "02 03 00 00 02 01 0c 00 ef be ad de",
+	{ "PING req",
+	  IN_BOTH,
+	  "02 03 00 00 02 01 0c 00 ef be ad de",
 	  { BUS_REQUEST(PING), .ping = { 0xdeadbeef } } },
-	{ "EVENT_DEVICE added", IN_BOTH, "02 40 00 00 00 00 0c 00 05 00 01 00",
+	{ "EVENT_DEVICE added",
+	  IN_BOTH,
+	  "02 40 00 00 00 00 0c 00 05 00 01 00",
 	  { .type = 2, .msg_id = VMSG_EVENT_DEVICE, .event_device = { 5, VMSG_DEVICE_ADDED } } },
-	{ "universal probe", IN_BOTH, "00 02 05 00 06 00 08 00",
+	{ "universal probe",
+	  IN_BOTH,
+	  "00 02 05 00 06 00 08 00",
 	  { .msg_id = VMSG_GET_DEVICE_INFO, .dev_num = 5, .token = VMSG_AUTO_TOKEN } },
-	{ "universal probe as an rfc2 device sees it", IN_RFC2, "00 02 05 00 06 00",
+	{ "universal probe as an rfc2 device sees it",
+	  IN_RFC2,
+	  "00 02 05 00 06 00",
 	  { .msg_id = VMSG_GET_DEVICE_INFO, .dev_num = 5 } },
 };
 
@@ -254,251 +322,10 @@ static void encodes_in_place(void *arg)
 	memcpy(buf + 20, "\x52\x54\x00\x12\x34\x56", 6);
 	msg.tail = buf + 20;
 	CHECK_EQ(vmsg_msg_encode(VMSG_V2, &msg, buf, sizeof(buf)), 26);
-	CHECK_MEM(buf, "\x01\x05\x05\x00\x02\x01\x1a\x00\x07\x00\x00\x00\x00\x00\x00\x00\x06\x00\x00"
-		       "\x00\x52\x54\x00\x12\x34\x56", 26);
-}
-
-/* Messages of wire.h by kind, for the tests that go through the whole table. */
-struct kind {
-	const char *name;
-	uint8_t type, msg_id;
-	uint16_t size[3];      /* the smallest, by dialect; 0: there is no such message */
-	uint8_t tail_at;       /* payload offset of the field that says how long the tail is */
-	uint8_t tail_width;    /* of that field in bytes; 0: no tail */
-	uint8_t tail_per_byte; /* units of the field in a byte of tail, or 0: 4 bytes a unit */
-	bool optional[3];      /* the tail may be missing, by dialect */
-};
-
-#define FIXED(text, type, id, a, b, c) { text, type, id, { a, b, c }, 0, 0, 0, { 0 } }
-static const struct kind kinds[] = {
-	FIXED("INFO req", 0, 0x02, 8, 8, 6),
-	FIXED("INFO resp", 1, 0x02, 52, 32, 30),
-	FIXED("GET_DEVICE_FEATURES req", 0, 0x03, 16, 16, 14),
-	{ "GET_DEVICE_FEATURES resp", 1, 0x03, { 16, 16, 14 }, 4, 4, 0, { 0 } },
-	{ "SET_DRIVER_FEATURES req", 0, 0x04, { 16, 16, 14 }, 4, 4, 0, { 0 } },
-	FIXED("SET_DRIVER_FEATURES resp", 1, 0x04, 8, 8, 6),
-	FIXED("GET_CONFIG req", 0, 0x05, 16, 16, 14),
-	{ "GET_CONFIG resp", 1, 0x05, { 20, 20, 18 }, 8, 4, 1, { 0 } },
-	{ "SET_CONFIG req", 0, 0x06, { 20, 20, 18 }, 8, 4, 1, { 0 } },
-	{ "SET_CONFIG resp", 1, 0x06, { 20, 20, 18 }, 8, 4, 1, { false, true, true } },
-	FIXED("GET_DEVICE_STATUS req", 0, 0x07, 8, 8, 6),
-	FIXED("GET_DEVICE_STATUS resp", 1, 0x07, 12, 12, 10),
-	FIXED("SET_DEVICE_STATUS req", 0, 0x08, 12, 12, 10),
-	FIXED("SET_DEVICE_STATUS resp", 1, 0x08, 12, 12, 10),
-	FIXED("GET_VQUEUE req", 0, 0x09, 12, 12, 10),
-	FIXED("GET_VQUEUE resp", 1, 0x09, 48, 48, 42),
-	FIXED("SET_VQUEUE req", 0, 0x0a, 48, 48, 42),
-	FIXED("SET_VQUEUE resp", 1, 0x0a, 8, 8, 6),
-	FIXED("RESET_VQUEUE req", 0, 0x0b, 12, 12, 10),
-	FIXED("RESET_VQUEUE resp", 1, 0x0b, 8, 8, 6),
-	FIXED("GET_SHM req", 0, 0x0c, 12, 12, 10),
-	FIXED("GET_SHM resp", 1, 0x0c, 32, 20, 18),
-	{ "EVENT_CONFIG", 0, 0x40, { 24, 24, 22 }, 12, 4, 1, { true, true, true } },
-	FIXED("EVENT_AVAIL", 0, 0x41, 16, 16, 14),
-	FIXED("EVENT_USED", 0, 0x42, 12, 12, 10),
-	FIXED("bus GET_DEVICES req", 2, 0x02, 12, 12, 10),
-	FIXED("bus PING req", 2, 0x03, 12, 12, 10),
-	FIXED("bus PING resp", 3, 0x03, 12, 12, 10),
-	FIXED("bus EVENT_DEVICE", 2, 0x40, 12, 12, 10),
-};
-
-/* GET_DEVICES resp stands apart: its count moves between the dialects. */
-static const struct kind devices_v2 = { "bus GET_DEVICES resp", 3, 0x02, { 14, 0, 0 }, 4, 2, 8,
-					{ 0 } };
-static const struct kind devices_old = { "bus GET_DEVICES resp", 3, 0x02, { 0, 14, 12 }, 2, 2, 8,
-					 { 0 } };
-
-static void put_header(enum vmsg_dialect dialect, uint8_t *wire, const struct kind *kind,
-		       uint32_t size)
-{
-	uint32_t header = vmsg_msg_header_bytes(dialect);
-
-	wire[0] = kind->type;
-	wire[1] = kind->msg_id;
-	vmsg_put16(wire + header - 2, (uint16_t)size);
-}
-
-/* A message of this kind at its smallest, with one byte less, with more behind it. */
-static void try_sizes(const struct kind *kind, enum vmsg_dialect dialect)
-{
-	uint8_t wire[64] = { 0 };
-	uint32_t size = kind->size[dialect];
-	struct vmsg_msg msg;
-
-	test_context("%s, %s", kind->name, vmsg_dialect_name(dialect));
-	put_header(dialect, wire, kind, size);
-	CHECK_EQ(vmsg_msg_decode(dialect, wire, size, &msg), 0);
-	CHECK_EQ(msg.tail_bytes, 0);
-	/* The frame is longer than the message. */
-	CHECK_EQ(vmsg_msg_decode(dialect, wire, sizeof(wire), &msg), 0);
-	/* The frame is shorter than the message says. */
-	CHECK_EQ(vmsg_msg_decode(dialect, wire, size - 1, &msg), VMSG_ERR_BADMSG);
-	/* The message says it is shorter than it can be. */
-	put_header(dialect, wire, kind, size - 1);
-	CHECK_EQ(vmsg_msg_decode(dialect, wire, sizeof(wire), &msg), VMSG_ERR_BADMSG);
-	/* And longer than it must be. */
-	put_header(dialect, wire, kind, size + 5);
-	CHECK_EQ(vmsg_msg_decode(dialect, wire, sizeof(wire), &msg), 0);
-}
-
-static void put_count(const struct kind *kind, uint8_t *field, uint64_t count)
-{
-	if (kind->tail_width == 2)
-		vmsg_put16(field, (uint16_t)count);
-	else
-		vmsg_put32(field, (uint32_t)count);
-}
-
-/* A tail that fits, one that is a byte short, one that is as long as the field can say. */
-static void try_tail(const struct kind *kind, enum vmsg_dialect dialect)
-{
-	uint8_t wire[128] = { 0 };
-	uint32_t size = kind->size[dialect], header = vmsg_msg_header_bytes(dialect);
-	uint8_t *field = wire + header + kind->tail_at;
-	uint64_t most = kind->tail_width == 2 ? UINT16_MAX : UINT32_MAX;
-	uint32_t per_byte = kind->tail_per_byte, tail = 12;
-	struct vmsg_msg msg;
-
-	test_context("tail of %s, %s", kind->name, vmsg_dialect_name(dialect));
-	put_header(dialect, wire, kind, size + tail);
-	put_count(kind, field, per_byte ? tail * per_byte : tail / 4);
-	CHECK_EQ(vmsg_msg_decode(dialect, wire, size + tail, &msg), 0);
-	CHECK_EQ(msg.tail_bytes, tail);
-	CHECK(msg.tail == wire + size);
-	put_header(dialect, wire, kind, size + tail - 1);
-	CHECK_EQ(vmsg_msg_decode(dialect, wire, sizeof(wire), &msg),
-		 kind->optional[dialect] ? 0 : VMSG_ERR_BADMSG);
-	if (kind->optional[dialect])
-		CHECK_EQ(msg.tail_bytes, 0);
-	put_header(dialect, wire, kind, size + tail);
-	put_count(kind, field, most);
-	CHECK_EQ(vmsg_msg_decode(dialect, wire, sizeof(wire), &msg),
-		 kind->optional[dialect] ? 0 : VMSG_ERR_BADMSG);
-}
-
-static void sizes_of_every_kind(void *arg)
-{
-	(void)arg;
-	for (uint32_t d = VMSG_V2; d <= VMSG_RFC2; d++) {
-		enum vmsg_dialect dialect = (enum vmsg_dialect)d;
-		const struct kind *devices = d == VMSG_V2 ? &devices_v2 : &devices_old;
-
-		for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-			try_sizes(&kinds[i], dialect);
-			if (kinds[i].tail_width)
-				try_tail(&kinds[i], dialect);
-		}
-		try_sizes(devices, dialect);
-		try_tail(devices, dialect);
-	}
-}
-
-static void reserved_type_bits(void *arg)
-{
-	uint8_t wire[16];
-	struct vmsg_msg msg;
-
-	(void)arg;
-	for (uint32_t bits = 0; bits < 256; bits += 4) {
-		parse("00 07 05 00 02 01 08 00", wire);
-		wire[0] = (uint8_t)bits;
-		CHECK_EQ(vmsg_msg_decode(VMSG_V2, wire, 8, &msg), 0);
-		CHECK_EQ(msg.type, 0);
-		wire[0] |= 3;
-		wire[1] = VMSG_PING;
-		vmsg_put16(wire + 6, 12);
-		CHECK_EQ(vmsg_msg_decode(VMSG_V2, wire, 12, &msg), 0);
-		CHECK_EQ(msg.type, 3);
-	}
-}
-
-static bool known(uint8_t type, uint8_t msg_id)
-{
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-		if (kinds[i].type == type && kinds[i].msg_id == msg_id)
-			return true;
-	}
-	return type == 3 && msg_id == VMSG_GET_DEVICES;
-}
-
-/* All 1024 combinations of type and id: the known ones are those of the table, no other. */
-static void unknown_kinds(void *arg)
-{
-	uint8_t wire[64] = { 0 };
-	struct vmsg_msg msg;
-
-	(void)arg;
-	for (uint32_t i = 0; i < 4 * 256; i++) {
-		struct kind kind = { .type = (uint8_t)(i >> 8), .msg_id = (uint8_t)i };
-
-		for (uint32_t d = VMSG_V2; d <= VMSG_RFC2; d++) {
-			test_context("type %u id 0x%02x", kind.type, kind.msg_id);
-			memset(wire, 0, sizeof(wire));
-			put_header((enum vmsg_dialect)d, wire, &kind, 64);
-			vmsg_put16(wire + 2, 0x1234);
-			CHECK_EQ(vmsg_msg_decode((enum vmsg_dialect)d, wire, 64, &msg),
-				 known(kind.type, kind.msg_id) ? 0 : VMSG_ERR_NOENT);
-			CHECK_EQ(msg.type, kind.type);
-			CHECK_EQ(msg.msg_id, kind.msg_id);
-			CHECK_EQ(msg.dev_num, 0x1234);
-		}
-	}
-}
-
-static void bad_headers(void *arg)
-{
-	static const struct {
-		const char *hex;
-		uint32_t len;
-	} bad[] = {
-		{ "00 07 05 00 02 01 08 00", 0 }, { "00 07 05 00 02 01 08 00", 7 },
-		{ "00 07 05 00 02 01 07 00", 8 }, { "00 07 05 00 02 01 00 00", 8 },
-		{ "00 07 05 00 02 01 09 00", 8 }, { "00 07 05 00 02 01 ff ff", 8 },
-		{ "00 3f 05 00 02 01 07 00", 8 },
-	};
-	uint8_t wire[8];
-	struct vmsg_msg msg;
-
-	(void)arg;
-	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		test_context("%s, %u bytes", bad[i].hex, bad[i].len);
-		parse(bad[i].hex, wire);
-		CHECK_EQ(vmsg_msg_decode(VMSG_V2, wire, bad[i].len, &msg), VMSG_ERR_BADMSG);
-		CHECK_EQ(vmsg_msg_decode(VMSG_V1, wire, bad[i].len, &msg), VMSG_ERR_BADMSG);
-	}
-	CHECK_EQ(vmsg_msg_size(VMSG_V2, wire, 7), 0);
-	CHECK_EQ(vmsg_msg_size(VMSG_RFC2, wire, 5), 0);
-}
-
-/* Linux of the rfc2 days counts only the fixed part of what carries a tail (wire.md 2.6). */
-static void short_msg_size_of_rfc2(void *arg)
-{
-	uint8_t wire[64] = { 0 };
-	struct vmsg_msg msg;
-
-	(void)arg;
-	parse("00 04 05 00 0e 00 00 00 00 00 02 00 00 00 20 00 00 00 01 00 00 00", wire);
-	CHECK_EQ(vmsg_msg_decode(VMSG_RFC2, wire, 22, &msg), 0);
-	CHECK_EQ(msg.tail_bytes, 8);
-	CHECK_MEM(msg.tail, "\x20\x00\x00\x00\x01\x00\x00\x00", 8);
-	CHECK_EQ(vmsg_msg_decode(VMSG_RFC2, wire, 21, &msg), VMSG_ERR_BADMSG);
-	/* Short by anything else is an error. */
-	wire[4] = 0x0f;
-	CHECK_EQ(vmsg_msg_decode(VMSG_RFC2, wire, 22, &msg), VMSG_ERR_BADMSG);
-	parse("00 06 05 00 12 00 00 00 00 00 08 00 00 00 02 00 00 00 01 00", wire);
-	CHECK_EQ(vmsg_msg_decode(VMSG_RFC2, wire, 20, &msg), 0);
-	CHECK_EQ(msg.tail_bytes, 2);
-	CHECK_EQ(vmsg_msg_decode(VMSG_RFC2, wire, 19, &msg), VMSG_ERR_BADMSG);
-	/* What may have no tail has none: the rest of the slot is not one. */
-	parse("01 06 05 00 12 00 00 00 00 00 08 00 00 00 02 00 00 00 ff ff", wire);
-	CHECK_EQ(vmsg_msg_decode(VMSG_RFC2, wire, 64, &msg), 0);
-	CHECK_EQ(msg.tail_bytes, 0);
-	parse("00 40 05 00 16 00 0f 00 00 00 09 00 00 00 06 00 00 00 02 00 00 00 ff ff", wire);
-	CHECK_EQ(vmsg_msg_decode(VMSG_RFC2, wire, 64, &msg), 0);
-	CHECK_EQ(msg.tail_bytes, 0);
-	/* The other dialects know no such kindness. */
-	parse("00 04 05 00 02 01 10 00 00 00 00 00 02 00 00 00 20 00 00 00 01 00 00 00", wire);
-	CHECK_EQ(vmsg_msg_decode(VMSG_V1, wire, 24, &msg), VMSG_ERR_BADMSG);
+	CHECK_MEM(buf,
+		  "\x01\x05\x05\x00\x02\x01\x1a\x00\x07\x00\x00\x00\x00\x00\x00\x00"
+		  "\x06\x00\x00\x00\x52\x54\x00\x12\x34\x56",
+		  26);
 }
 
 /* Bits that fill no whole block are none: the number is to be a multiple of 32. */
@@ -540,11 +367,6 @@ static const struct test tests[] = {
 	{ "DRV-16 DEV-23 byte vectors both ways", vectors_both_ways, NULL },
 	{ "auto counts as v2", auto_counts_as_v2, NULL },
 	{ "encodes in place", encodes_in_place, NULL },
-	{ "DRV-13 DEV-21 DEV-27 sizes of every kind", sizes_of_every_kind, NULL },
-	{ "GEN-01 DRV-17 DEV-24 reserved type bits are ignored", reserved_type_bits, NULL },
-	{ "DRV-04 DEV-02 unknown kinds", unknown_kinds, NULL },
-	{ "BUS-24 bad headers", bad_headers, NULL },
-	{ "short msg_size of rfc2", short_msg_size_of_rfc2, NULL },
 	{ "V1-DEV-09 feature bits become blocks", bits_become_blocks, NULL },
 	{ "longest message", longest_message, NULL },
 };
