@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "file.h"
@@ -19,6 +20,7 @@
 #define THREADS_DEFAULT 4u
 #define MAX_SECTORS	(1u << 20) /* of one DISCARD or WRITE_ZEROES: 512 MiB */
 #define PAGE_BYTES	4096u
+#define LOCK_STEP_MS	10
 
 __attribute__((format(printf, 4, 5))) static int fail(int rc, char *error, size_t error_size,
 						      const char *format, ...)
@@ -72,17 +74,31 @@ static int open_fd(const struct vmsg_file_options *options, bool direct)
 	return fd;
 }
 
-/* Two writers, or a writer beside readers, would ruin the image. */
-static int lock(struct vmsg_file *file, char *error, size_t size)
+static bool is_locked(int number)
 {
+	return number == EAGAIN || number == EACCES;
+}
+
+/*
+ * Two writers, or a writer beside readers, would ruin the image. The lock goes with the open file,
+ * which the kernel keeps for I/O in flight: of a program that was killed a moment ago, too.
+ */
+static int lock(struct vmsg_file *file, uint32_t wait_ms, char *error, size_t size)
+{
+	static const struct timespec pause = { .tv_nsec = LOCK_STEP_MS * 1000000 };
 	struct flock lock = {
 		.l_type = file->info.read_only ? F_RDLCK : F_WRLCK,
 		.l_whence = SEEK_SET,
 	};
+	int rc = fcntl(file->fd, F_OFD_SETLK, &lock);
 
-	if (fcntl(file->fd, F_OFD_SETLK, &lock) == 0)
+	for (uint32_t ms = 0; rc < 0 && is_locked(errno) && ms < wait_ms; ms += LOCK_STEP_MS) {
+		nanosleep(&pause, NULL);
+		rc = fcntl(file->fd, F_OFD_SETLK, &lock);
+	}
+	if (rc == 0)
 		return 0;
-	if (errno == EAGAIN || errno == EACCES)
+	if (is_locked(errno))
 		return fail(-EBUSY, error, size,
 			    "%s: in use by another program; 'share' opens it all the same",
 			    file->path);
@@ -240,7 +256,7 @@ static int open_all(struct vmsg_file *file, const struct vmsg_file_options *opti
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return fail(-ENOTBLK, error, error_size, "%s: neither a file nor a block device",
 			    file->path);
-	rc = options->share ? 0 : lock(file, error, error_size);
+	rc = options->share ? 0 : lock(file, options->lock_ms, error, error_size);
 	if (rc)
 		return rc;
 	if (file->direct) {

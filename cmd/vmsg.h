@@ -56,16 +56,17 @@ int options_parse(struct options *options, const struct command *command, int ar
 __attribute__((format(printf, 2, 3))) int failed(int error, const char *format, ...);
 
 /*
- * The same for a device that was to be used as a `wanted` (NULL: as any): says when it is of another
- * type, or when there is none of that number.
+ * The same for a device that was to be used as a `wanted` (NULL: as any): says when it is of
+ * another type, or when there is none of that number.
  */
 struct session;
 int device_failed(struct session *session, const struct vmsg_driver *driver, const char *wanted,
 		  int error);
 
 /*
- * From the first on, SIGINT and SIGTERM only make interrupted() true, and system calls return early;
- * a second one ends the program. The last ends it as the signal would have, if there was one.
+ * From the first on, SIGINT and SIGTERM only make interrupted() true, and system calls return
+ * early; a second one ends the program. The last ends it as the signal would have, if there was
+ * one.
  */
 void interrupts_catch(void);
 bool interrupted(void);

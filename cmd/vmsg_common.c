@@ -44,8 +44,9 @@ int device_failed(struct session *session, const struct vmsg_driver *driver, con
 
 	if (error == VMSG_ERR_NODEV && driver->device_id && wanted) {
 		type = device_type_name(driver->device_id);
-		common_error("device %u of %s is a %s (virtio id %u), not a %s", num, session->address,
-			     type ? type : "device of another type", driver->device_id, wanted);
+		common_error("device %u of %s is a %s (virtio id %u), not a %s", num,
+			     session->address, type ? type : "device of another type",
+			     driver->device_id, wanted);
 		return EXIT_NODEV;
 	}
 	/* Nobody answers for a device that is not there. */

@@ -172,7 +172,9 @@ static void done(struct vmsg_blk_io *io)
 		note_failure(disk, slot, 0, error);
 }
 
-/* Reads what a piece is to write. A pipe of unknown length may end: that shortens *len. 0 or errno. */
+/*
+ * Reads what a piece is to write. A pipe of unknown length may end: that shortens *len. 0 or errno.
+ */
 static int fill_piece(struct disk *disk, struct slot *slot, uint64_t *len)
 {
 	int error = file_io(disk, slot->ptr, *len, disk->next);

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define LOCK_MS		    1000u /* for the image, when the daemon starts */
 #define IOV_MAX_PER_REQUEST 128u /* so seg_max is 126 */
 
 enum flush_state {
@@ -148,9 +149,9 @@ static int open_memory(struct disk *disk, const struct device_options *options, 
 	return rc;
 }
 
-static int open_file(struct disk *disk, const struct device_options *options, char *err,
-		     size_t err_size)
+static int open_file(struct disk *disk, const struct device *device, char *err, size_t err_size)
 {
+	const struct device_options *options = &device->options;
 	struct vmsg_file_options wanted = {
 		.path = options->path,
 		.engine = options->engine,
@@ -158,6 +159,8 @@ static int open_file(struct disk *disk, const struct device_options *options, ch
 		.direct = options->direct,
 		.share = options->share,
 		.depth = options->queues * options->queue_size,
+		/* Later, the loop must not wait. */
+		.lock_ms = device->bus->open ? 0 : LOCK_MS,
 	};
 	int rc = vmsg_file_open(&disk->file, &wanted, err, err_size);
 
@@ -251,7 +254,7 @@ static int disk_open(struct device *device, uint32_t peer, struct instance **ins
 	else if (in_memory(options->path, &null, &size))
 		rc = open_memory(disk, options, null, size, err, err_size);
 	else
-		rc = open_file(disk, options, err, err_size);
+		rc = open_file(disk, device, err, err_size);
 	if (rc == 0 && disk->file)
 		rc = watch_file(disk, &device->daemon->events, err, err_size);
 	if (rc < 0) {

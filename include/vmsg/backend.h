@@ -26,11 +26,13 @@ struct vmsg_file_options {
 	bool share;      /* take no lock: somebody else may write to it, too */
 	uint32_t depth;  /* requests at a time, all queues together; 0: 256 */
 	uint32_t threads; /* of the engine "threads"; 0: 4 */
+	uint32_t lock_ms; /* wait this long for the lock: a killed program's I/O still holds it */
 };
 
 /*
  * Opens the file, locks it against other writers, and starts the engine: io_uring, or threads where
- * the kernel refuses that. -EINVAL: engine unknown, or the size is not in whole blocks.
+ * the kernel refuses that. Blocks while it waits for the lock. -EINVAL: engine unknown, or the size
+ * is not in whole blocks.
  */
 int vmsg_file_open(struct vmsg_file **file, const struct vmsg_file_options *options, char *error,
 		   size_t error_size);

@@ -195,8 +195,8 @@ int vmsg_request_call(struct vmsg_bus *bus, struct vmsg_request *request,
 
 /*
  * Asks for the device numbers, window by window. bitmap has room for `slots` bits (a multiple of 8,
- * at most 65536), bit n%8 of byte n/8 is device n. Blocks. The number of devices found, or an error;
- * VMSG_ERR_TIMEDOUT is what a bus without GET_DEVICES gives.
+ * at most 65536), bit n%8 of byte n/8 is device n. Blocks. The number of devices found, or an
+ * error; VMSG_ERR_TIMEDOUT is what a bus without GET_DEVICES gives.
  */
 int vmsg_bus_get_devices(struct vmsg_bus *bus, uint8_t *bitmap, uint32_t slots,
 			 uint32_t timeout_ms);

@@ -34,7 +34,9 @@
 /* A constant table. Neither function sleeps. */
 struct vmsg_console_backend {
 	const char *name;
-	/* Takes up to len bytes and returns how many; VMSG_ERR_AGAIN: none now. Errors drop them. */
+	/*
+	 * Takes up to len bytes and returns how many; VMSG_ERR_AGAIN: none now. Errors drop them.
+	 */
 	int (*write)(void *backend, const uint8_t *ptr, uint32_t len);
 	/* Gives up to len bytes; VMSG_ERR_AGAIN, or 0: none now. */
 	int (*read)(void *backend, uint8_t *ptr, uint32_t len);
@@ -136,7 +138,9 @@ bool vmsg_console_driver_sent(const struct vmsg_console_driver *console);
 /* While paused nothing is received: the device keeps its input. */
 void vmsg_console_driver_pause(struct vmsg_console_driver *console, bool paused);
 
-/* Takes in what has come, and rings again now and then. Call in turn with the bus. 0 or an error. */
+/*
+ * Takes in what has come, and rings again now and then. Call in turn with the bus. 0 or an error.
+ */
 int vmsg_console_driver_poll(struct vmsg_console_driver *console);
 
 /* The window size; VMSG_ERR_NOTSUP when the device does not tell. Blocks. */

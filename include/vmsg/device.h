@@ -16,22 +16,24 @@ struct vmsg_device_ops {
 	const char *name;
 	uint32_t device_id; /* virtio device type */
 	/*
-	 * The driver wrote status 0, or the peer is gone. The model stops: after the reset it touches
-	 * no virtqueue and no memory of the driver. 0: stopped. VMSG_ERR_AGAIN: work is still in
-	 * flight; the model calls vmsg_device_reset_done() when it no longer is, and until then the
-	 * device reports a nonzero status. May be NULL.
+	 * The driver wrote status 0, or the peer is gone. The model stops: after the reset it
+	 * touches no virtqueue and no memory of the driver. 0: stopped. VMSG_ERR_AGAIN: work is
+	 * still in flight; the model calls vmsg_device_reset_done() when it no longer is, and until
+	 * then the device reports a nonzero status. May be NULL.
 	 */
 	int (*reset)(struct vmsg_device *device);
 	/* DRIVER_OK was set; features are final. 0, or an error: NEEDS_RESET. May be NULL. */
 	int (*start)(struct vmsg_device *device);
 	/*
-	 * The driver writes len > 0 config bytes at offset, inside config_size. The model stores what
-	 * it accepts into config[] and returns 0 (all of it), or refuses with an error (nothing).
-	 * NULL: nothing in config is writable.
+	 * The driver writes len > 0 config bytes at offset, inside config_size. The model stores
+	 * what it accepts into config[] and returns 0 (all of it), or refuses with an error
+	 * (nothing). NULL: nothing in config is writable.
 	 */
 	int (*configure)(struct vmsg_device *device, uint32_t offset, const void *data,
 			 uint32_t len);
-	/* There may be something in this queue. Spurious calls are normal. Never before DRIVER_OK. */
+	/*
+	 * There may be something in this queue. Spurious calls are normal. Never before DRIVER_OK.
+	 */
 	void (*kick)(struct vmsg_device *device, uint32_t vq_index);
 	/*
 	 * RESET_VQUEUE. As reset, for one queue; VMSG_ERR_AGAIN is followed by
@@ -76,9 +78,9 @@ struct vmsg_device {
 	uint32_t generation;    /* of config */
 	struct vmsg_device_counters counters;
 	/*
-	 * Set by the model: a kick did its share of work and left the rest, so that others get their
-	 * turn. The owner clears it and calls vmsg_device_poll() in its next turn, before it sleeps;
-	 * until then kicks are not passed on.
+	 * Set by the model: a kick did its share of work and left the rest, so that others get
+	 * their turn. The owner clears it and calls vmsg_device_poll() in its next turn, before it
+	 * sleeps; until then kicks are not passed on.
 	 */
 	bool more;
 

@@ -24,8 +24,8 @@ struct vmsg_driver_ops {
 	/* Used buffers may wait in this queue: take them with vmsg_vq_get. May be spurious. */
 	void (*used)(struct vmsg_driver *driver, uint32_t vq_index);
 	/*
-	 * EVENT_CONFIG: config bytes may have changed. Read them again, later, outside the callback.
-	 * device_status is as in the event. May be NULL.
+	 * EVENT_CONFIG: config bytes may have changed. Read them again, later, outside the
+	 * callback. device_status is as in the event. May be NULL.
 	 */
 	void (*config_changed)(struct vmsg_driver *driver, uint32_t device_status);
 	/* The device is gone: nothing will complete any more. May be NULL. */
@@ -121,8 +121,8 @@ int vmsg_driver_reset(struct vmsg_driver *driver);
 int vmsg_driver_fail(struct vmsg_driver *driver);
 
 /*
- * Sends a transport request of the caller's and waits, again `retries` times if no answer comes, and
- * then looks at the device's status (DRV-14, DRV-15). The result of the last try.
+ * Sends a transport request of the caller's and waits, again `retries` times if no answer comes,
+ * and then looks at the device's status (DRV-14, DRV-15). The result of the last try.
  */
 int vmsg_driver_request(struct vmsg_driver *driver, struct vmsg_request *request,
 			struct vmsg_msg *msg);

@@ -111,8 +111,8 @@ static inline uint32_t vmsg_msg_header_bytes(enum vmsg_dialect dialect)
  * Reads one message from buf, of which len bytes may be looked at (a whole slot, if the carrier has
  * slots; bytes past msg_size are ignored). Fields that the message does not have become 0.
  * msg->tail points into buf.
- * 0; VMSG_ERR_BADMSG when the header, a size or a count is wrong; VMSG_ERR_NOENT when the message is
- * well framed but of no kind we know (the header fields of *msg are then valid).
+ * 0; VMSG_ERR_BADMSG when the header, a size or a count is wrong; VMSG_ERR_NOENT when the message
+ * is well framed but of no kind we know (the header fields of *msg are then valid).
  */
 int vmsg_msg_decode(enum vmsg_dialect dialect, const void *buf, uint32_t len, struct vmsg_msg *msg);
 
@@ -121,7 +121,8 @@ int vmsg_msg_decode(enum vmsg_dialect dialect, const void *buf, uint32_t len, st
  * or is absent where the layout allows that and msg->tail is NULL; it may lie inside buf where it
  * will end up. VMSG_ERR_MSGSIZE when it does not fit size bytes or 16 bits.
  */
-int vmsg_msg_encode(enum vmsg_dialect dialect, const struct vmsg_msg *msg, void *buf, uint32_t size);
+int vmsg_msg_encode(enum vmsg_dialect dialect, const struct vmsg_msg *msg, void *buf,
+		    uint32_t size);
 
 /* msg_size of a received header, or 0 when fewer than header bytes are there. For framing. */
 uint32_t vmsg_msg_size(enum vmsg_dialect dialect, const void *buf, uint32_t len);

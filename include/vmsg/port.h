@@ -53,7 +53,7 @@ int memcmp(const void *a, const void *b, size_t len);
 #define vmsg_rmb() __atomic_thread_fence(__ATOMIC_ACQUIRE) /* loads before, then all after */
 #define vmsg_wmb() __atomic_thread_fence(__ATOMIC_RELEASE) /* all before, then stores after */
 #else
-#error "this compiler's fences are not known: define vmsg_mb, vmsg_rmb and vmsg_wmb in VMSG_PORT_HEADER"
+#error "unknown compiler: define vmsg_mb, vmsg_rmb and vmsg_wmb in VMSG_PORT_HEADER"
 #endif
 
 /* Tells the processor that this is a spin loop. */
@@ -69,6 +69,7 @@ static inline void vmsg_relax(void)
 }
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define VMSG_BIG_ENDIAN 1
 static inline uint16_t vmsg_le16(uint16_t value)
 {
 	return __builtin_bswap16(value);
@@ -82,6 +83,7 @@ static inline uint64_t vmsg_le64(uint64_t value)
 	return __builtin_bswap64(value);
 }
 #else
+#define VMSG_BIG_ENDIAN 0
 static inline uint16_t vmsg_le16(uint16_t value)
 {
 	return value;
@@ -120,47 +122,65 @@ static inline void vmsg_store32(void *ptr, uint32_t value)
 /* Little-endian fields at any alignment in memory that only we touch. */
 static inline uint16_t vmsg_get16(const void *ptr)
 {
-	const uint8_t *p = (const uint8_t *)ptr;
+	uint16_t value;
 
-	return (uint16_t)(p[0] | (uint16_t)(p[1] << 8));
+	__builtin_memcpy(&value, ptr, sizeof(value));
+	return vmsg_le16(value);
 }
 
 static inline uint32_t vmsg_get32(const void *ptr)
 {
-	const uint8_t *p = (const uint8_t *)ptr;
+	uint32_t value;
 
-	return vmsg_get16(p) | (uint32_t)vmsg_get16(p + 2) << 16;
+	__builtin_memcpy(&value, ptr, sizeof(value));
+	return vmsg_le32(value);
 }
 
 static inline uint64_t vmsg_get64(const void *ptr)
 {
-	const uint8_t *p = (const uint8_t *)ptr;
+	uint64_t value;
 
-	return vmsg_get32(p) | (uint64_t)vmsg_get32(p + 4) << 32;
+	__builtin_memcpy(&value, ptr, sizeof(value));
+	return vmsg_le64(value);
 }
 
 static inline void vmsg_put16(void *ptr, uint16_t value)
 {
-	uint8_t *p = (uint8_t *)ptr;
-
-	p[0] = (uint8_t)value;
-	p[1] = (uint8_t)(value >> 8);
+	value = vmsg_le16(value);
+	__builtin_memcpy(ptr, &value, sizeof(value));
 }
 
 static inline void vmsg_put32(void *ptr, uint32_t value)
 {
-	uint8_t *p = (uint8_t *)ptr;
-
-	vmsg_put16(p, (uint16_t)value);
-	vmsg_put16(p + 2, (uint16_t)(value >> 16));
+	value = vmsg_le32(value);
+	__builtin_memcpy(ptr, &value, sizeof(value));
 }
 
 static inline void vmsg_put64(void *ptr, uint64_t value)
 {
-	uint8_t *p = (uint8_t *)ptr;
+	value = vmsg_le64(value);
+	__builtin_memcpy(ptr, &value, sizeof(value));
+}
 
-	vmsg_put32(p, (uint32_t)value);
-	vmsg_put32(p + 4, (uint32_t)(value >> 32));
+/* The lower bytes of a 32-bit number, or all of a longer one, where it has as many. */
+static inline uint8_t *vmsg_low_end(uint32_t *number, size_t bytes)
+{
+	return (uint8_t *)number + (VMSG_BIG_ENDIAN && bytes < 4 ? 4 - bytes : 0);
+}
+
+/* Copies a number of up to 8 bytes from or to the wire; of more bytes, the string that they are. */
+static inline void vmsg_copy_le(uint8_t *to, const uint8_t *from, size_t bytes)
+{
+	if (!VMSG_BIG_ENDIAN && bytes == 4) { /* nearly always */
+		__builtin_memcpy(to, from, 4);
+		return;
+	}
+	if (!VMSG_BIG_ENDIAN || bytes > 8) {
+		memcpy(to, from, bytes);
+		return;
+	}
+	for (size_t i = 0; i < bytes; i++)
+		to[i] = from[bytes - 1 - i];
 }
 
 #endif

@@ -16,9 +16,9 @@ struct vmsg_rng {
 	struct vmsg_device device; /* first; mem, split, packed set before init */
 
 	/*
-	 * Set before vmsg_rng_init(). fill writes up to len random bytes to ptr and returns how many;
-	 * VMSG_ERR_AGAIN when there are none now, another error when there will be none. It never
-	 * sleeps. len is at most VMSG_RNG_TURN_BYTES.
+	 * Set before vmsg_rng_init(). fill writes up to len random bytes to ptr and returns how
+	 * many; VMSG_ERR_AGAIN when there are none now, another error when there will be none. It
+	 * never sleeps. len is at most VMSG_RNG_TURN_BYTES.
 	 */
 	int (*fill)(void *source, uint8_t *ptr, uint32_t len);
 	void *source;

@@ -3,7 +3,8 @@
  * What a message costs on the AMP bus between two processes that poll (goal P1): round trips of 52
  * bytes each way, all the way (request with its token, encode, queue, poll, decode, find the
  * device, handle, answer, match), and PINGs, over both queue formats. "raw" is the queue alone:
- * put, get and echo of 52 bytes. Everything is compared with cache-line ping-pong; see common_pair.h.
+ * put, get and echo of 52 bytes. Everything is compared with cache-line ping-pong; see
+ * common_pair.h.
  */
 #include <vmsg/amp.h>
 #include <vmsg/device.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Random reads through a vmsgd in a second process, on a processor of its own: from memory, from
- * nothing, and from a file in tmpfs; both ends polling, adaptive (the default), and sleeping, then on
- * different processors and on one. Each block stands between blocks of what it is compared with:
+ * nothing, and from a file in tmpfs; both ends polling, adaptive (the default), and sleeping, then
+ * on two processors and on one. Each block stands between blocks of what it is compared with:
  *
  *	line      cache-line ping-pong between the same two processors, the daemon standing still
  *	eventfd   an eventfd round trip between them, or on the one
@@ -23,7 +23,14 @@
 #define BLOCK_NS   2500000u
 #define CHUNK_NS   400000u /* of each thing compared with */
 
-enum mode { POLLED, ADAPTIVE, BLOCKING, ONE_CPU, ONE_CPU_LAZY, MODES };
+enum mode {
+	POLLED,
+	ADAPTIVE,
+	BLOCKING,
+	ONE_CPU,
+	ONE_CPU_LAZY,
+	MODES
+};
 
 static const struct {
 	const char *name, *poll;
@@ -38,7 +45,11 @@ static const struct {
 			   true, true, true },
 };
 
-enum { RAM, EMPTY, TMPFS };
+enum {
+	RAM,
+	EMPTY,
+	TMPFS
+};
 
 static const char *const disk_names[] = { [RAM] = "ram", [EMPTY] = "null", [TMPFS] = "tmpfs" };
 
@@ -47,11 +58,17 @@ static const char *const disk_names[] = { [RAM] = "ram", [EMPTY] = "null", [TMPF
 static const struct workload {
 	uint32_t disk, bytes, depth;
 } workloads[WORKLOADS] = {
-	{ RAM, 4096, 1 },     { RAM, 4096, 32 },     { RAM, 131072, 8 },   { EMPTY, 4096, 1 },
-	{ EMPTY, 4096, 32 },  { TMPFS, 4096, 1 },    { TMPFS, 4096, 32 },  { TMPFS, 131072, 8 },
+	{ RAM, 4096, 1 },    { RAM, 4096, 32 },	 { RAM, 131072, 8 },  { EMPTY, 4096, 1 },
+	{ EMPTY, 4096, 32 }, { TMPFS, 4096, 1 }, { TMPFS, 4096, 32 }, { TMPFS, 131072, 8 },
 };
 
-enum { LINE, EVENTFD, PREAD, MEMCPY, ANCHORS };
+enum {
+	LINE,
+	EVENTFD,
+	PREAD,
+	MEMCPY,
+	ANCHORS
+};
 
 static const char *const anchor_names[ANCHORS] = { "line", "eventfd", "pread", "memcpy" };
 
@@ -247,7 +264,8 @@ static void print_line(int packed, const struct workload *workload, struct outco
 
 	printf("%-6s %-6s %4uK x%-3u %10.2f %8.2f %8.2f %8.0f %8.0f", disk_names[workload->disk],
 	       packed ? "packed" : "split", workload->bytes / 1024, workload->depth,
-	       ns * workload->depth / 1e3, bench_percentile(&outcome->ns, 10) * workload->depth / 1e3,
+	       ns * workload->depth / 1e3,
+	       bench_percentile(&outcome->ns, 10) * workload->depth / 1e3,
 	       bench_percentile(&outcome->ns, 90) * workload->depth / 1e3, 1e6 / ns,
 	       workload->bytes / ns * 1e9 / (1 << 20));
 	for (uint32_t i = 0; i < ANCHORS; i++)
@@ -273,29 +291,43 @@ static void print_mode(struct rig *rig, enum mode mode)
 
 static void print_details(struct rig *rig)
 {
-	bench_note("\nblk: random reads through vmsgd in a second process, %u starts of %u blocks each",
+	bench_note("\nblk: random reads through vmsgd in a second process, %u starts of %u blocks "
+		   "each",
 		   rig->options->starts, rig->options->blocks);
 	for (enum mode mode = 0; mode < MODES; mode++) {
 		if (rig->options->mode >= 0 && (enum mode)rig->options->mode != mode)
 			continue;
-		bench_note("\n%s\n%-6s %-6s %-10s %10s %8s %8s %8s %8s   time per request divided by "
-			   "that of a\n%-24s %10s %8s %8s %8s %8s %8s %8s %8s %8s",
-			   modes[mode].name, "disk", "ring", "reads", "mean", "p10", "p90", "1000/s",
-			   "MiB/s", "", "us", "us", "us", "", "", anchor_names[0], anchor_names[1],
-			   anchor_names[2], anchor_names[3]);
+		bench_note(
+			"\n%s\n%-6s %-6s %-10s %10s %8s %8s %8s %8s   time per request divided by "
+			"that of a\n%-24s %10s %8s %8s %8s %8s %8s %8s %8s %8s",
+			modes[mode].name, "disk", "ring", "reads", "mean", "p10", "p90", "1000/s",
+			"MiB/s", "", "us", "us", "us", "", "", anchor_names[0], anchor_names[1],
+			anchor_names[2], anchor_names[3]);
 		print_mode(rig, mode);
 	}
 	bench_note("%s", "");
 }
 
-/* The one of the two rings that does better. */
-static struct outcome *better(struct rig *rig, enum mode mode, uint32_t workload)
+static uint32_t find_workload(uint32_t disk, uint32_t bytes, uint32_t depth)
 {
-	struct outcome *outcomes[2] = { &rig->outcomes[mode][0][workload],
-					&rig->outcomes[mode][1][workload] };
-	bool packed = bench_percentile(&outcomes[1]->ns, 50) < bench_percentile(&outcomes[0]->ns, 50);
+	uint32_t i = 0;
 
-	return outcomes[packed];
+	while (workloads[i].disk != disk || workloads[i].bytes != bytes ||
+	       workloads[i].depth != depth)
+		i++;
+	return i;
+}
+
+/* The one of the two rings that does better. */
+static struct outcome *better(struct rig *rig, enum mode mode, uint32_t disk, uint32_t bytes,
+			      uint32_t depth)
+{
+	uint32_t workload = find_workload(disk, bytes, depth);
+	struct outcome *split = &rig->outcomes[mode][0][workload];
+	struct outcome *packed = &rig->outcomes[mode][1][workload];
+
+	return bench_percentile(&packed->ns, 50) < bench_percentile(&split->ns, 50) ? packed
+										    : split;
 }
 
 static void report_inverse(const char *goal_id, const char *what, struct bench_series *ratio,
@@ -316,10 +348,10 @@ static void report_inverse(const char *goal_id, const char *what, struct bench_s
 	bench_report(&result);
 }
 
-static void report_adaptive(struct rig *rig, const char *what, uint32_t workload)
+static void report_adaptive(struct rig *rig, const char *what, uint32_t depth)
 {
-	struct outcome *polled = better(rig, POLLED, workload);
-	struct outcome *adaptive = better(rig, ADAPTIVE, workload);
+	struct outcome *polled = better(rig, POLLED, TMPFS, 4096, depth);
+	struct outcome *adaptive = better(rig, ADAPTIVE, TMPFS, 4096, depth);
 	struct bench_result result = {
 		.goal_id = "P6",
 		.what = what,
@@ -337,21 +369,23 @@ static void report_goals(struct rig *rig)
 {
 	bench_heading();
 	bench_report_series("P3", "4K depth 1 from tmpfs, polled / pread of the file", "x",
-			    &better(rig, POLLED, 5)->ratio[PREAD], BENCH_AT_MOST, 1.25);
+			    &better(rig, POLLED, TMPFS, 4096, 1)->ratio[PREAD], BENCH_AT_MOST,
+			    1.25);
 	bench_report_series("P3", "4K depth 1 from ram, polled / pread of a tmpfs file", "x",
-			    &better(rig, POLLED, 0)->ratio[PREAD], BENCH_INFO, 0);
+			    &better(rig, POLLED, RAM, 4096, 1)->ratio[PREAD], BENCH_INFO, 0);
 	bench_report_series("", "4K depth 1 from nothing, polled / cache-line ping-pong", "x",
-			    &better(rig, POLLED, 3)->ratio[LINE], BENCH_INFO, 0);
+			    &better(rig, POLLED, EMPTY, 4096, 1)->ratio[LINE], BENCH_INFO, 0);
 	report_inverse("P5", "128K depth 8 from ram, polled: speed / memcpy",
-		       &better(rig, POLLED, 2)->ratio[MEMCPY], 0.8);
+		       &better(rig, POLLED, RAM, 131072, 8)->ratio[MEMCPY], 0.8);
 	report_inverse("P5", "128K depth 8 from tmpfs, polled: speed / memcpy",
-		       &better(rig, POLLED, 7)->ratio[MEMCPY], 0.8);
-	report_adaptive(rig, "4K depth 1 from tmpfs: adaptive / polled", 5);
-	report_adaptive(rig, "4K depth 32 from tmpfs: adaptive / polled", 6);
+		       &better(rig, POLLED, TMPFS, 131072, 8)->ratio[MEMCPY], 0.8);
+	report_adaptive(rig, "4K depth 1 from tmpfs: adaptive / polled", 1);
+	report_adaptive(rig, "4K depth 32 from tmpfs: adaptive / polled", 32);
 	bench_report_series("P6", "4K depth 1 from ram, blocking, one CPU / eventfd", "x",
-			    &better(rig, ONE_CPU, 0)->ratio[EVENTFD], BENCH_AT_MOST, 1.25);
+			    &better(rig, ONE_CPU, RAM, 4096, 1)->ratio[EVENTFD], BENCH_AT_MOST,
+			    1.25);
 	bench_report_series("P6", "4K depth 1 from ram, blocking, two CPUs / eventfd", "x",
-			    &better(rig, BLOCKING, 0)->ratio[EVENTFD], BENCH_INFO, 0);
+			    &better(rig, BLOCKING, RAM, 4096, 1)->ratio[EVENTFD], BENCH_INFO, 0);
 }
 
 /* ---- One workload for a while, for a profiler ---- */
@@ -370,7 +404,8 @@ static void run_single(struct rig *rig, const char *path)
 	while (bench_ns() < end) {
 		uint64_t start = bench_ns();
 
-		bench_disk_read(&rig->link, workload->disk, workload->bytes, workload->depth, 100000);
+		bench_disk_read(&rig->link, workload->disk, workload->bytes, workload->depth,
+				100000);
 		fprintf(stderr, "%.1f ns\n", (double)(bench_ns() - start) / 100000);
 	}
 	close_rig(rig);
@@ -380,11 +415,12 @@ static void run_single(struct rig *rig, const char *path)
 
 static void usage(void)
 {
-	fprintf(stderr, "usage: blk [--starts N] [--blocks N] [--json] [--mode N] [--workload N]\n"
-			"       blk --seconds N --mode N --workload N   just run it, for a profiler\n"
-			"modes: 0 polled, 1 adaptive, 2 blocking, 3 blocking on one CPU,\n"
-			"       4 the same, the doorbell rung with the sleep\n"
-			"workloads: 0 to 7, in the order of the table\n");
+	fprintf(stderr,
+		"usage: blk [--starts N] [--blocks N] [--json] [--mode N] [--workload N]\n"
+		"       blk --seconds N --mode N --workload N   just run it, for a profiler\n"
+		"modes: 0 polled, 1 adaptive, 2 blocking, 3 blocking on one CPU,\n"
+		"       4 the same, the doorbell rung with the sleep\n"
+		"workloads: 0 to 7, in the order of the table\n");
 	exit(2);
 }
 
@@ -401,10 +437,13 @@ static uint32_t number(const char *text, uint32_t max)
 static void parse(struct options *options, int argc, char **argv)
 {
 	static const struct option known[] = {
-		{ "starts", required_argument, NULL, 's' }, { "blocks", required_argument, NULL, 'b' },
-		{ "json", no_argument, NULL, 'j' },	    { "mode", required_argument, NULL, 'm' },
+		{ "starts", required_argument, NULL, 's' },
+		{ "blocks", required_argument, NULL, 'b' },
+		{ "json", no_argument, NULL, 'j' },
+		{ "mode", required_argument, NULL, 'm' },
 		{ "workload", required_argument, NULL, 'w' },
-		{ "seconds", required_argument, NULL, 't' }, { 0 },
+		{ "seconds", required_argument, NULL, 't' },
+		{ 0 },
 	};
 	int option;
 

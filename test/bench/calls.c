@@ -3,10 +3,10 @@
  * System calls and notifications per request, both ends together (goal P7). These do not depend on
  * how fast or busy the machine is.
  *
- * Strace counts system calls, over this program and the daemon, in two runs of different length: the
- * difference of the two is what requests cost. But it makes system calls slow, so that an end which
- * would sleep finds its work done already. Therefore doorbells rung and times slept, each of which
- * is one system call, come from the counters of both ends, in runs without strace.
+ * Strace counts system calls, over this program and the daemon, in two runs of different length:
+ * the difference of the two is what requests cost. But it makes system calls slow, so that an end
+ * which would sleep finds its work done already. Therefore doorbells rung and times slept, each of
+ * which is one system call, come from the counters of both ends, in runs without strace.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -45,10 +45,11 @@ static const struct test counted[] = {
 	{ "adaptive, ram, depth 32", NULL, "ram:8M", VMSG_SPIN_DEFAULT, 32, 64000, -1, false },
 	{ "blocking, ram, depth 32", "never", "ram:8M", VMSG_SPIN_NEVER, 32, 64000, 0.15, false },
 	{ "blocking, ram, depth 1", "never", "ram:8M", VMSG_SPIN_NEVER, 1, 10000, 3, false },
-	{ "blocking, lazy doorbell, depth 1", "never", "ram:8M", VMSG_SPIN_NEVER, 1, 10000, 3, true },
+	{ "blocking, lazy doorbell, depth 1", "never", "ram:8M", VMSG_SPIN_NEVER, 1, 10000, 3,
+	  true },
 };
 
-#define TRACED  (sizeof(traced) / sizeof(traced[0]))
+#define TRACED	(sizeof(traced) / sizeof(traced[0]))
 #define COUNTED (sizeof(counted) / sizeof(counted[0]))
 
 static uint32_t cpus[2];
@@ -193,7 +194,7 @@ static void measure_calls(uint32_t index)
 	if (result.value < 0.0005)
 		result.value = 0;
 	snprintf(what, sizeof(what), "system calls%s: %s",
-		 test->goal > 0 && test->goal < 1 ? "" : " but for ringing and sleeping", test->what);
+		 test->goal > 0 && test->goal < 1 ? "" : ", others", test->what);
 	result.what = what;
 	result.sense = BENCH_AT_MOST;
 	result.goal = test->goal;
@@ -257,7 +258,7 @@ static void measure_notifications(const struct test *test)
 	sleeps = (double)(after.sleeps - before.sleeps) / test->count;
 	if (test->depth > 1)
 		report_count(test, "notifications", notifications, 0.1);
-	report_count(test, "ringing and sleeping", doorbells + sleeps, test->goal);
+	report_count(test, "doorbells and sleeps", doorbells + sleeps, test->goal);
 }
 
 /* ---- Start ---- */
@@ -286,7 +287,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: calls [--json]\n");
 		return 2;
 	}
-	bench_note("\ncalls: system calls and notifications per read of 4 KiB, both ends together\n");
+	bench_note(
+		"\ncalls: system calls and notifications per read of 4 KiB, both ends together\n");
 	bench_heading();
 	for (uint32_t i = 0; i < COUNTED; i++)
 		measure_notifications(&counted[i]);

@@ -308,12 +308,14 @@ void bench_report(const struct bench_result *result)
 		number(p90, result->p90);
 	}
 	if (result->sense != BENCH_INFO)
-		snprintf(aim, sizeof(aim), "%s%s", result->sense == BENCH_AT_MOST ? "<=" : ">=",
-			 number(goal, result->goal));
+		snprintf(aim, sizeof(aim), "%s%s",
+			 result->sense == BENCH_AT_MOST ? "<=" : ">=", number(goal, result->goal));
 	printf("%-4s %-60s %9s %8s %8s %8s %s%s%s\n", result->goal_id, result->what,
 	       number(value, result->value), p10, p90, aim, result->unit,
 	       result->sense == BENCH_INFO ? "" : "  ",
-	       result->sense == BENCH_INFO ? "" : met(result) ? "reached" : "missed");
+	       result->sense == BENCH_INFO ? ""
+	       : met(result)		   ? "reached"
+					   : "missed");
 	fflush(stdout);
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * What the benchmarks share: processors, the clock, cache-line ping-pong, series of numbers, and
- * results. Times are not stable, not even from one second to the next; ratios of neighbouring blocks
- * are. So everything is measured in short blocks, each next to a block of something well known.
+ * results. Times are not stable, not even from one second to the next; ratios of neighbouring
+ * blocks are. So everything is measured in short blocks, each next to a block of something well
+ * known.
  */
 #ifndef BENCH_COMMON_BENCH_H
 #define BENCH_COMMON_BENCH_H
@@ -31,8 +32,8 @@ void bench_pin(pid_t pid, uint32_t cpu);
 void bench_unpin(pid_t pid);
 
 /*
- * Has a process (0: this one) go before all others, if we may: without that, a busy machine shows up
- * in the results. The system still keeps 5 % for the rest. BENCH_REALTIME=0 in the environment
+ * Has a process (0: this one) go before all others, if we may: without that, a busy machine shows
+ * up in the results. The system still keeps 5 % for the rest. BENCH_REALTIME=0 in the environment
  * forbids it. False when it could not.
  */
 bool bench_realtime(pid_t pid);
@@ -106,7 +107,7 @@ void bench_clear(struct bench_series *series);
 /* ---- Results ---- */
 
 enum bench_sense {
-	BENCH_INFO,     /* there is no goal */
+	BENCH_INFO, /* there is no goal */
 	BENCH_AT_MOST,
 	BENCH_AT_LEAST,
 };

@@ -272,7 +272,8 @@ uint32_t bench_daemon_libraries(const struct bench_daemon *daemon)
 	while (fgets(line, sizeof(line), file)) {
 		const char *path = strchr(line, '/');
 
-		if (!path || !strstr(path, ".so") || strstr(path, "/ld-") || strcmp(path, last) == 0)
+		if (!path || !strstr(path, ".so") || strstr(path, "/ld-") ||
+		    strcmp(path, last) == 0)
 			continue;
 		snprintf(last, sizeof(last), "%s", path);
 		count++;

@@ -42,10 +42,10 @@ uint32_t bench_daemon_libraries(const struct bench_daemon *daemon);
 
 /* ---- Its disks ---- */
 
-#define BENCH_DISKS        3u
-#define BENCH_DEPTH        32u
-#define BENCH_MAX_BYTES    (128u << 10) /* of one request */
-#define BENCH_BUFFER_BYTES (1u << 20) /* for all requests in flight */
+#define BENCH_DISKS	   3u
+#define BENCH_DEPTH	   32u
+#define BENCH_MAX_BYTES	   (128u << 10) /* of one request */
+#define BENCH_BUFFER_BYTES (1u << 20)	/* for all requests in flight */
 
 struct bench_io {
 	struct vmsg_blk_io io; /* first */

@@ -7,7 +7,7 @@
 
 #define QUEUE_SIZE  128u
 #define QUEUE_BYTES (8u << 10) /* of memory for the queue of a disk */
-#define WAIT_MS     100u
+#define WAIT_MS	    100u
 
 static void need(int rc, const char *what)
 {
@@ -89,7 +89,8 @@ void bench_disk_start(struct bench_link *link, uint32_t disk, bool packed)
 static void submit(struct bench_io *io)
 {
 	struct bench_link *link = io->link;
-	uint64_t blocks = link->driver->config.capacity_sectors * VMSG_BLK_SECTOR_BYTES / link->bytes;
+	uint64_t blocks =
+		link->driver->config.capacity_sectors * VMSG_BLK_SECTOR_BYTES / link->bytes;
 
 	io->io.sector = bench_random(&link->seed) % blocks * (link->bytes / VMSG_BLK_SECTOR_BYTES);
 	link->left--;

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define PING_PONG BENCH_KINDS
-#define QUIT      (BENCH_KINDS + 1)
+#define QUIT	  (BENCH_KINDS + 1)
 
 /* What the two processes share, beside the benchmark's own memory. */
 struct shared {
@@ -127,11 +127,8 @@ static void run_start(const struct bench_pair *pair, uint64_t end, struct bench_
 static void print_results(const struct bench_pair *pair, struct bench_series *ratios,
 			  struct bench_series *ns)
 {
-	bench_note("\n%s: %s\n", pair->name, pair->title);
-	bench_note("%u blocks of %u round trips of each; cache-line ping-pong takes %.0f ns (p10 %.0f, "
-		   "p90 %.0f)",
-		   ratios[0].count, pair->ops, bench_percentile(&ns[PING_PONG], 50),
-		   bench_percentile(&ns[PING_PONG], 10), bench_percentile(&ns[PING_PONG], 90));
+	bench_note("\n%s: %s; %u blocks of %u of each\n", pair->name, pair->title, ratios[0].count,
+		   pair->ops);
 	bench_heading();
 	bench_report_series("", "cache-line ping-pong", "ns", &ns[PING_PONG], BENCH_INFO, 0);
 	for (int kind = 0; kind < pair->kind_count; kind++) {
@@ -160,8 +157,10 @@ static int run_single(const struct bench_pair *pair)
 static void usage(const struct bench_pair *pair)
 {
 	fprintf(stderr,
-		"usage: %s [--starts N] [--blocks N] [--ops N] [--cpus A,B] [--seconds N] [--json]\n"
-		"       %s --single KIND [--ops N]   both sides in one thread, for callgrind; KIND:",
+		"usage: %s [--starts N] [--blocks N] [--ops N] [--cpus A,B] [--seconds N] "
+		"[--json]\n"
+		"       %s --single KIND [--ops N]   both sides in one thread, for callgrind; "
+		"KIND:",
 		pair->name, pair->name);
 	for (int kind = 0; kind < pair->kind_count; kind++)
 		fprintf(stderr, " %s", pair->kinds[kind].name);

@@ -4,8 +4,8 @@
  * operation alternate with blocks of cache-line ping-pong, and each is divided by the mean of the
  * ping-pong blocks right before and after it. The ratio is stable where times are not.
  *
- * A benchmark fills in a struct bench_pair and calls bench_pair_main(). set_up() makes both sides in
- * memory that both processes share; after the fork each of them uses one half of what it made.
+ * A benchmark fills in a struct bench_pair and calls bench_pair_main(). set_up() makes both sides
+ * in memory that both processes share; after the fork each of them uses one half of what it made.
  */
 #ifndef BENCH_COMMON_PAIR_H
 #define BENCH_COMMON_PAIR_H
@@ -19,7 +19,7 @@
 struct bench_kind {
 	const char *name;
 	const char *goal_id, *what; /* of the result */
-	double goal;                /* ratio; 0: none */
+	double goal;		    /* ratio; 0: none */
 };
 
 struct bench_pair {

@@ -11,7 +11,7 @@
 
 #include "common_daemon.h"
 
-#define STARTS       15u
+#define STARTS	     15u
 #define BRINGUPS     300u
 #define CONNECTS     30u
 #define MORE_DEVICES 16u
@@ -172,14 +172,15 @@ static void measure_daemon(void)
 	}
 	bench_report_series("P9", "vmsgd: start to ready", "ms", &start, BENCH_AT_MOST, 3);
 	report_number("vmsgd: resident memory with one disk", "KiB", (double)kib, 3072);
-	report_number("vmsgd: of that not shared with other programs", "KiB",
-		      (double)own_kib, 0);
-	report_number("vmsgd: shared libraries, libc included", "",
-		      bench_daemon_libraries(&daemon), 4);
+	report_number("vmsgd: of that not shared with other programs", "KiB", (double)own_kib, 0);
+	report_number("vmsgd: shared libraries, libc included", "", bench_daemon_libraries(&daemon),
+		      4);
 	measure_idle(&daemon);
 	bench_daemon_stop(&daemon);
-	report_number("vmsgd: each further disk", "KiB", kib_of_device("blk,path=null:1G", own_kib), 64);
-	report_number("vmsgd: each further entropy source", "KiB", kib_of_device("rng", own_kib), 64);
+	report_number("vmsgd: each further disk", "KiB", kib_of_device("blk,path=null:1G", own_kib),
+		      64);
+	report_number("vmsgd: each further entropy source", "KiB", kib_of_device("rng", own_kib),
+		      64);
 	bench_clear(&start);
 }
 

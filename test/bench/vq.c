@@ -11,7 +11,7 @@
 
 #define MEMORY_BYTES (256u * 1024)
 #define MEMORY_ADDR  0x0010000000000000u /* as an AMP memory reference: area 1 */
-#define SIZE         256u /* so that rings fill many cache lines, as they do in earnest */
+#define SIZE	     256u /* so that rings fill many cache lines, as they do in earnest */
 #define MAX_BUFS     3u
 
 enum kind {
@@ -50,8 +50,8 @@ static void set_up_kind(int kind, struct vmsg_arena *arena)
 	const struct vmsg_vq_driver_format *format =
 		packed ? &vmsg_vq_packed_driver : &vmsg_vq_split_driver;
 	struct vmsg_vq_device *device = &devices[kind];
-	uint64_t features = VMSG_BIT(VMSG_F_VERSION_1) |
-			    (packed ? VMSG_BIT(VMSG_F_RING_PACKED) : 0);
+	uint64_t features =
+		VMSG_BIT(VMSG_F_VERSION_1) | (packed ? VMSG_BIT(VMSG_F_RING_PACKED) : 0);
 	struct vmsg_vq_memory memory;
 
 	require(vmsg_vq_memory_take(&memory, format, SIZE, 0, arena) == 0);
@@ -63,8 +63,8 @@ static void set_up_kind(int kind, struct vmsg_arena *arena)
 	device->driver_addr = memory.driver_addr;
 	device->device_addr = memory.device_addr;
 	require(vmsg_vq_device_enable(device,
-				      packed ? &vmsg_vq_packed_device : &vmsg_vq_split_device,
-				      &mem, features) == 0);
+				      packed ? &vmsg_vq_packed_device : &vmsg_vq_split_device, &mem,
+				      features) == 0);
 	vmsg_vq_want_kicks(device, false);
 	vmsg_vq_want_used(&drivers[kind], false);
 }

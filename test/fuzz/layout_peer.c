@@ -75,7 +75,8 @@ static void model_kick(struct vmsg_device *device, uint32_t vq_index)
 	struct vmsg_iov iov[QUEUE_SIZE];
 	struct vmsg_chain chain = { .iov = iov, .iov_max = QUEUE_SIZE };
 
-	for (uint32_t i = 0; i < QUEUE_SIZE && vmsg_device_pop(device, vq_index, &chain) == 1; i++) {
+	for (uint32_t i = 0; i < QUEUE_SIZE && vmsg_device_pop(device, vq_index, &chain) == 1;
+	     i++) {
 		for (uint32_t n = 0; n < chain.writable_count; n++)
 			memset(iov[chain.readable_count + n].ptr, 0, 1);
 		vmsg_device_push(device, vq_index, &chain, chain.writable_bytes ? 1 : 0);

@@ -16,10 +16,14 @@ static struct amp_pair *new_pair(uint8_t words, bool masks)
 static void written(void *arg)
 {
 	static const uint8_t block[64] = {
-		0x4f, 0x4c, 64, 0, 1, 0, 0, 0, 0, 0, 63, 0, 64, 0, 0, 0, /* */
-		0, 0, 0, 0, 0, 0, 0, 0,   64, 0, 0, 0, 0, 0, 0, 0,       /* device: words, head */
-		128, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,        /* elements; driver: words */
-		72, 0, 0, 0, 0, 0, 0, 0,  0x40, 0x10, 0, 0, 0, 0, 0, 0,  /* head, elements */
+		0x4f, 0x4c, 64, 0, 1,  0, 0, 0,
+		0,    0,    63, 0, 64, 0, 0, 0, /* */
+		0,    0,    0,	0, 0,  0, 0, 0,
+		64,   0,    0,	0, 0,  0, 0, 0, /* device: words, head */
+		128,  0,    0,	0, 0,  0, 0, 0,
+		0,    0,    0,	0, 0,  0, 0, 0, /* elements; driver: words */
+		72,   0,    0,	0, 0,  0, 0, 0,
+		0x40, 0x10, 0,	0, 0,  0, 0, 0, /* head, elements */
 	};
 	static const uint8_t head[8] = { 0x4f, 0x51, 1, 0, 0, 0, 0, 0 };
 	struct amp_pair *pair = pair_new(&vmsg_amp_layout);

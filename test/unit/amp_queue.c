@@ -232,7 +232,9 @@ static void bad_indices(void *arg)
 			if (spsc)
 				word = which ? pair->area + 4096 + 64 : pair->area;
 			test_context("index %u is %u", which, index);
-			/* Some traffic, so that nothing stands at 0; two are unread by the driver. */
+			/*
+			 * Some traffic, so that nothing stands at 0; two are unread by the driver.
+			 */
 			for (uint32_t i = 0; i < 7 % count; i++)
 				vmsg_bus_ping(&pair->driver.amp.bus, i, 10);
 			CHECK_EQ(bus->ops->send(bus, frame, sizeof(frame)), 0);

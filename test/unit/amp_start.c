@@ -464,7 +464,9 @@ static void requests_end(void *arg)
 static void table(void *arg)
 {
 	enum { I, Y, R, S, D, GARBAGE, PEERS };
-	/* Our state in memory after one look at the peer, from INIT, READY, RUN unseen, RUN seen. */
+	/*
+	 * Our state in memory after one look at the peer, from INIT, READY, RUN unseen, RUN seen.
+	 */
 	static const uint8_t after[4][PEERS] = {
 		{ Y, R, I, Y, Y, Y },
 		{ Y, R, R, Y, Y, Y },

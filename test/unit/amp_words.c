@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Notification words: which bit stands for what, and what becomes of a signal (buses.md 3.4, 3.5). */
+/*
+ * Notification words: which bit stands for what, and what becomes of a signal (buses.md 3.4, 3.5).
+ */
 #include "amp.h"
 
 struct place {
@@ -105,7 +107,8 @@ static void check_unique(void *arg)
 
 					if (bit < 0 || !exact)
 						continue;
-					test_context("words %u bits %u device %u", words, bits, dev);
+					test_context("words %u bits %u device %u", words, bits,
+						     dev);
 					CHECK((uint32_t)bit < 64 * words);
 					CHECK(bit >= 2 && (bit > 63 || (uint32_t)bit < 65 - words));
 					CHECK_EQ(owner[bit], 0);
@@ -165,7 +168,8 @@ static void run_traffic(void *arg)
 	for (uint32_t q = 0; q < QUEUES; q++) {
 		uint32_t sent = bus->counters.sent, received = bus->counters.received;
 
-		test_context("words %u bits %u device %u queue %u", t->words, t->bits, t->dev_num, q);
+		test_context("words %u bits %u device %u queue %u", t->words, t->bits, t->dev_num,
+			     q);
 		pair_settle(pair);
 		memset(model->kicks, 0, sizeof(model->kicks));
 		memset(user->used, 0, sizeof(user->used));

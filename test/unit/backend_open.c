@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* backend/file_open.c: what is refused and how, locks, sizes, and where io_uring or room is missing. */
+/*
+ * backend/file_open.c: what is refused and how, locks, sizes, and where io_uring or room is
+ * missing.
+ */
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>

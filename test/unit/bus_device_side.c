@@ -428,7 +428,7 @@ static void numbers_are_unique(void *arg)
 
 static void presence_waits_for_room(void *arg)
 {
-	struct vmsg_msg event;
+	struct vmsg_msg event, msg = { 0 };
 
 	(void)arg;
 	rig_init(&rig, VMSG_V2, 0, 0);
@@ -449,6 +449,13 @@ static void presence_waits_for_room(void *arg)
 	vmsg_bus_remove(&rig.bus, &others[0].device);
 	CHECK(!vmsg_bus_flush(&rig.bus));
 	CHECK(others[0].device.bus == &rig.bus);
+	/* What is asked of it meanwhile reaches it no more. */
+	rig.dev_num = 7;
+	msg.msg_id = VMSG_SET_DEVICE_STATUS;
+	msg.status.status = 1;
+	CHECK_EQ(rig_send(&rig, &msg), 0);
+	CHECK_EQ(others[0].device.status, 0);
+	CHECK_EQ(rig.bus.counters.no_device, 1);
 	rig_forget(&rig);
 	rig.room = UINT32_MAX;
 	CHECK(vmsg_bus_flush(&rig.bus));

@@ -384,6 +384,16 @@ static void changes_are_joined(void *arg)
 		CHECK_MEM(event.tail, rig.model.config + 4, 12);
 		CHECK_EQ(event.config.generation, rig.model.device.generation);
 		CHECK_EQ(rig.bus.counters.events_delayed, 3);
+		/* The other way round. */
+		rig.room = 0;
+		vmsg_device_config_changed(&rig.model.device, 12, 4);
+		vmsg_device_config_changed(&rig.model.device, 4, 1);
+		rig.room = UINT32_MAX;
+		rig_forget(&rig);
+		CHECK(vmsg_bus_flush(&rig.bus));
+		CHECK_EQ(rig_count(&rig, 0, VMSG_EVENT_CONFIG, &event), 1);
+		CHECK_EQ(event.config.offset, 4);
+		CHECK_EQ(event.config.length, 12);
 		/* One of them did not say where. */
 		rig.room = 0;
 		vmsg_device_config_changed(&rig.model.device, 8, 2);

@@ -449,6 +449,8 @@ static void reset_of_the_device_meanwhile(void *arg)
 {
 	const uint64_t features = VMSG_BIT(VMSG_F_RING_RESET);
 	struct vmsg_device *device = &rig.model.device;
+	struct vmsg_msg msg;
+	uint16_t token;
 
 	(void)arg;
 	rig_init(&rig, VMSG_V2, 0, 0);
@@ -462,11 +464,13 @@ static void reset_of_the_device_meanwhile(void *arg)
 	CHECK_EQ(rig_set_status(&rig, 0), 0x0f);
 	/* Asked in the midst of that: it is not quiet either. */
 	CHECK_EQ(reset_vq(1), 0);
+	token = rig.token;
 	rig_forget(&rig);
 	vmsg_device_vq_reset_done(device, 0);
 	CHECK_EQ(rig_count(&rig, 1, VMSG_RESET_VQUEUE, NULL), 1);
 	vmsg_device_reset_done(device);
-	CHECK_EQ(rig_count(&rig, 1, VMSG_RESET_VQUEUE, NULL), 2);
+	CHECK_EQ(rig_count(&rig, 1, VMSG_RESET_VQUEUE, &msg), 2);
+	CHECK_EQ(msg.token, token);
 	CHECK_EQ(rig_status(&rig), 0);
 	CHECK(vmsg_bus_flush(&rig.bus));
 	rig.model.reset_vq_result = rig.model.reset_result = 0;
