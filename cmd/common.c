@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What the programs share: error lines and lists. */
 #include "common.h"
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,6 +20,28 @@ void common_set_program(const char *path)
 const char *common_program(void)
 {
 	return program;
+}
+
+void common_fill_descriptors(void)
+{
+	int fd;
+
+	do {
+		/* The lowest free number is what open() takes. */
+		bool is_input = fcntl(STDIN_FILENO, F_GETFD) < 0;
+
+		fd = open("/dev/null", is_input ? O_WRONLY : O_RDONLY);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd > STDERR_FILENO)
+		close(fd);
+}
+
+void common_make_printable(char *text)
+{
+	for (; *text; text++) {
+		if (*text < ' ' || *text > '~')
+			*text = '?';
+	}
 }
 
 /* A file name may hold anything; a line for people holds no control characters. */

@@ -19,6 +19,15 @@
 void common_set_program(const char *path);
 const char *common_program(void);
 
+/*
+ * A program started without one of the three standard descriptors would take a socket or a disk for
+ * it: gives it one that cannot be used that way, so that using it is an error. To be called first.
+ */
+void common_fill_descriptors(void);
+
+/* Replaces what is not a printable ASCII character: a peer's text may hold anything. */
+void common_make_printable(char *text);
+
 /* "program: message", always one line whatever the arguments hold, in one write. */
 void common_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void common_verror(const char *format, va_list args) __attribute__((format(printf, 1, 0)));

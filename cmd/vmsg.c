@@ -53,6 +53,7 @@ static int finish(int code)
 int main(int argc, char **argv)
 {
 	common_set_program("vmsg");
+	common_fill_descriptors();
 	if (argc < 2) {
 		help(stderr);
 		return EXIT_USAGE;

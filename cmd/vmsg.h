@@ -72,6 +72,9 @@ void interrupts_catch(void);
 bool interrupted(void);
 void interrupts_end(void);
 
+/* A number as JSON, which here ends at 2^63. */
+json_t *json_number(uint64_t number);
+
 /* Numbers: decimal or 0x; sizes with K, M, G, T. */
 bool parse_number(const char *text, uint64_t max, uint64_t *number);
 bool parse_size(const char *text, uint64_t *bytes);

@@ -253,6 +253,8 @@ int session_open(struct session *session, const struct options *options, const c
 		common_error("%s", err);
 		return EXIT_USAGE;
 	}
+	/* So that the end is the usual one, with a line about it and a terminal put right. */
+	vmsg_shared_survive();
 	rc = vmsg_amp_client_open(&session->client, &amp, options->dialect, options->timeout_ms,
 				  err, sizeof(err));
 	if (rc < 0) {
@@ -274,6 +276,11 @@ void session_close(struct session *session)
 }
 
 /* ---- Output ---- */
+
+json_t *json_number(uint64_t number)
+{
+	return json_integer(number > INT64_MAX ? INT64_MAX : (json_int_t)number);
+}
 
 void print_json(json_t *json)
 {

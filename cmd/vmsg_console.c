@@ -47,15 +47,28 @@ static bool take(int value, const char *text, void *user)
 	return false;
 }
 
+/* Whoever reads our output may be slow, or never: then a signal must still end us. */
+static bool wait_for_room(struct talk *talk)
+{
+	struct pollfd ready[2] = { { .fd = STDOUT_FILENO, .events = POLLOUT }, talk->also[1] };
+
+	while (!talk->left && poll(ready, 2, -1) < 0 && errno == EINTR)
+		;
+	if (ready[1].revents)
+		talk->left = true;
+	return !talk->left;
+}
+
 static void received(struct vmsg_console_driver *console, const uint8_t *data, uint32_t len)
 {
 	struct talk *talk = console->user;
 
 	talk->heard_ms = vmsg_clock_ms();
-	while (len) {
+	/* So few bytes at a time that there is always room for them when there is some. */
+	while (len && wait_for_room(talk)) {
 		ssize_t got = write(STDOUT_FILENO, data, len);
 
-		if (got < 0 && errno == EINTR)
+		if (got < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
 		if (got <= 0) {
 			talk->out_failed = true;
@@ -175,6 +188,7 @@ static int talk_to(struct talk *talk, const struct options *options, uint16_t de
 	talk->console.arena = talk->session.arena;
 	talk->console.received = received;
 	talk->console.user = talk;
+	talk->also[1].fd = -1;
 	rc = vmsg_console_driver_start(&talk->console);
 	if (rc < 0)
 		return device_failed(&talk->session, &talk->console.driver, "console", rc);

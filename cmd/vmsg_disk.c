@@ -321,8 +321,8 @@ static void report_copy(struct disk *disk, uint64_t start, uint64_t passed_us)
 	if (disk->options.json) {
 		json_t *json = json_object();
 
-		json_object_set_new(json, "bytes", json_integer((json_int_t)(reached - start)));
-		json_object_set_new(json, "offset", json_integer((json_int_t)start));
+		json_object_set_new(json, "bytes", json_number(reached - start));
+		json_object_set_new(json, "offset", json_number(start));
 		json_object_set_new(json, "seconds", json_real(seconds));
 		if (disk->is_stream && !disk->writing)
 			json_dumpf(json, stderr, JSON_COMPACT);
@@ -447,11 +447,12 @@ static int show_info(struct disk *disk)
 	io->done = NULL;
 	if (call(disk, io) < 0)
 		io->id[0] = 0;
+	common_make_printable(io->id);
 	if (disk->options.json) {
 		json_t *json = json_object();
 
 		json_object_set_new(json, "capacity_bytes",
-				    json_integer((json_int_t)(config->capacity_sectors * SECTOR)));
+				    json_number(config->capacity_sectors * SECTOR));
 		json_object_set_new(json, "block_bytes", json_integer(config->block_bytes));
 		json_object_set_new(json, "read_only", json_boolean(config->read_only));
 		json_object_set_new(json, "num_queues", json_integer(config->num_queues));

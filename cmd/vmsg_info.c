@@ -66,13 +66,16 @@ static json_t *blk_config(const struct vmsg_driver *driver, const uint8_t *bytes
 	json_t *json = json_object();
 	int rc = vmsg_blk_config_decode(&config, bytes, len, driver->features);
 
-	json_object_set_new(json, "capacity_sectors",
-			    json_integer((json_int_t)config.capacity_sectors));
+	json_object_set_new(json, "capacity_sectors", json_number(config.capacity_sectors));
 	json_object_set_new(json, "capacity_bytes",
-			    json_integer((json_int_t)(config.capacity_sectors * 512)));
+			    json_number(config.capacity_sectors > UINT64_MAX / 512
+						? UINT64_MAX
+						: config.capacity_sectors * 512));
 	json_object_set_new(json, "block_bytes", json_integer(config.block_bytes));
-	json_object_set_new(json, "physical_block_bytes",
-			    json_integer((json_int_t)config.block_bytes << config.physical_exp));
+	if (config.physical_exp < 32) /* or it makes no sense */
+		json_object_set_new(json, "physical_block_bytes",
+				    json_number((uint64_t)config.block_bytes
+						<< config.physical_exp));
 	json_object_set_new(json, "seg_max", json_integer(config.seg_max));
 	json_object_set_new(json, "num_queues", json_integer(config.num_queues));
 	json_object_set_new(json, "read_only", json_boolean(config.read_only));

@@ -5,6 +5,8 @@
 
 #include "vmsg.h"
 
+#define SILENT_MAX 3u /* devices in a row without an answer, then the others are not asked */
+
 static void used(struct vmsg_driver *driver, uint32_t vq_index)
 {
 	(void)driver;
@@ -62,6 +64,7 @@ static int list(struct session *session, const struct options *options)
 {
 	static uint8_t bitmap[8192];
 	json_t *all = options->json ? json_array() : NULL;
+	uint32_t silent = 0;
 	int code = 0, count;
 
 	count = vmsg_bus_get_devices(session->bus, bitmap, 65536, options->timeout_ms);
@@ -69,13 +72,17 @@ static int list(struct session *session, const struct options *options)
 		json_decref(all);
 		return failed(count, "%s does not list its devices", session->address);
 	}
-	for (uint32_t i = 0; i < 65536; i++) {
+	for (uint32_t i = 0; i < 65536 && silent < SILENT_MAX && code != EXIT_LOST; i++) {
 		if (bitmap[i / 8] & 1u << i % 8) {
 			int one = list_one(session, options, (uint16_t)i, all);
 
-			code = code ? code : one;
+			silent = one == EXIT_TIMEOUT || one == EXIT_NODEV ? silent + 1 : 0;
+			code = code && one != EXIT_LOST ? code : one;
 		}
 	}
+	if (silent == SILENT_MAX)
+		common_error("%u devices of %s in a row do not answer: the others were not asked",
+			     silent, session->address);
 	if (all) {
 		json_t *top = json_object();
 

@@ -149,6 +149,7 @@ static int prepare_loop(struct daemon *daemon, char *err, size_t err_size)
 	/* Peers that are gone, and files that may not grow, are errors of calls, not our end. */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);
+	vmsg_shared_survive();
 	daemon->tick = (struct vmsg_timer){ .fire = on_tick, .user = daemon };
 	daemon->deadline = (struct vmsg_timer){ .fire = on_deadline, .user = daemon };
 	daemon->poller = (struct vmsg_poller){ .poll = on_turn, .user = daemon };
@@ -367,18 +368,6 @@ static void close_all(struct daemon *daemon)
 	free(daemon->settings.config);
 }
 
-/* Started without one of the three standard descriptors, we would take files for them. */
-static void fill_standard_descriptors(void)
-{
-	int fd;
-
-	do {
-		fd = open("/dev/null", O_RDWR);
-	} while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd > STDERR_FILENO)
-		close(fd);
-}
-
 /* Every peer costs a few descriptors; epoll does not mind large numbers. */
 static void raise_limits(void)
 {
@@ -397,7 +386,7 @@ int main(int argc, char **argv)
 
 	daemon->started_us = vmsg_clock_us();
 	common_set_program("vmsgd");
-	fill_standard_descriptors();
+	common_fill_descriptors();
 	rc = options_parse(daemon, argc, argv);
 	if (rc) {
 		rc--;

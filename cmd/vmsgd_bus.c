@@ -82,6 +82,10 @@ static void disconnected(struct vmsg_amp_slot *slot)
 {
 	const struct bus *bus = slot->server->user;
 
+	if (slot->memory.lost)
+		daemon_log(bus->daemon, LOG_NORMAL,
+			   "%s: the shared memory of peer %u was truncated; dropping the peer",
+			   bus->name, slot->index + 1);
 	daemon_log(bus->daemon, LOG_VERBOSE, "%s: peer %u left", bus->name, slot->index + 1);
 }
 

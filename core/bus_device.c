@@ -5,27 +5,14 @@
 
 #define EVENT_ROOM 24 /* the largest event this file sends */
 
-/* Rule 1 of design.md 6: a reply that finds no room stays in frame. */
-void vmsg_bus_reply(struct vmsg_bus *bus, const struct vmsg_msg *reply)
+static void answer_get_devices(struct vmsg_bus *bus, struct vmsg_msg *msg)
 {
-	int len = vmsg_msg_encode((enum vmsg_dialect)bus->dialect, reply, bus->frame,
-				  bus->max_msg_size);
+	uint32_t offset = msg->devices.offset, count = msg->devices.count;
+	uint32_t room = vmsg_bus_room(bus, 6);
+	uint8_t *bitmap = bus->reply + bus->max_msg_size - room;
 
-	VMSG_ASSERT(!vmsg_bus_holds(bus) && len > 0);
-	if (vmsg_bus_send_frame(bus, bus->frame, (uint32_t)len) == VMSG_ERR_AGAIN) {
-		bus->held_bytes = (uint32_t)len;
-		bus->counters.held++;
-	}
-}
-
-static void answer_get_devices(struct vmsg_bus *bus, struct vmsg_msg *reply)
-{
-	uint8_t *bitmap = bus->frame + vmsg_msg_header_bytes((enum vmsg_dialect)bus->dialect) + 6;
-	uint32_t room = (bus->max_msg_size - (uint32_t)(bitmap - bus->frame)) * 8;
-	uint32_t offset = reply->devices.offset, count = reply->devices.count;
-
-	if (count > room)
-		count = room;
+	if (count > room * 8)
+		count = room * 8;
 	if (count > 65536 - offset)
 		count = 65536 - offset;
 	/* Before v2 windows are whole bytes; peers that ask otherwise get fewer (V1-BUS-06). */
@@ -40,52 +27,30 @@ static void answer_get_devices(struct vmsg_bus *bus, struct vmsg_msg *reply)
 		if (slot < count)
 			bitmap[slot / 8] |= (uint8_t)(1u << slot % 8);
 		else if (count)
-			reply->devices.next_offset = offset + count;
+			msg->devices.next_offset = offset + count;
 	}
-	reply->devices.count = count;
-	reply->tail = bitmap;
-	vmsg_bus_reply(bus, reply);
-}
-
-static void handle_bus_message(struct vmsg_bus *bus, const struct vmsg_msg *msg)
-{
-	struct vmsg_msg reply = *msg;
-
-	reply.type |= VMSG_TYPE_RESPONSE;
-	switch (msg->msg_id) {
-	case VMSG_GET_DEVICES:
-		reply.devices.next_offset = 0;
-		answer_get_devices(bus, &reply);
-		break;
-	case VMSG_PING:
-		vmsg_bus_reply(bus, &reply);
-		break;
-	default: /* EVENT_DEVICE travels the other way */
-		bus->counters.malformed++;
-		break;
-	}
+	msg->devices.count = count;
+	msg->tail = bitmap;
+	vmsg_bus_reply(bus, msg);
 }
 
 /*
  * A number without a device. v2 says nothing to it (BUS-06, wire.md 4.1); drivers of the older
  * dialects wait for every answer for many seconds, so they get zeros.
  */
-static void answer_absent(struct vmsg_bus *bus, const struct vmsg_msg *msg)
+static void answer_absent(struct vmsg_bus *bus, struct vmsg_msg *msg)
 {
-	struct vmsg_msg reply = *msg;
-
 	bus->counters.no_device++;
 	if (bus->dialect == VMSG_V2 || (msg->msg_id & VMSG_ID_EVENT))
 		return;
 	/* Index, offset and the like are echoed; what counts or states something is 0. */
-	reply.type |= VMSG_TYPE_RESPONSE;
 	if (msg->msg_id == VMSG_GET_CONFIG || msg->msg_id == VMSG_SET_CONFIG)
-		reply.config.length = 0;
+		msg->config.length = 0;
 	else if (msg->msg_id == VMSG_GET_DEVICE_FEATURES)
-		reply.features.num_blocks = 0;
+		msg->features.num_blocks = 0;
 	else if (msg->msg_id == VMSG_SET_DEVICE_STATUS)
-		reply.status.status = 0;
-	vmsg_bus_reply(bus, &reply);
+		msg->status.status = 0;
+	vmsg_bus_reply(bus, msg);
 }
 
 static struct vmsg_device *find_device(struct vmsg_bus *bus, uint16_t dev_num)
@@ -97,24 +62,24 @@ static struct vmsg_device *find_device(struct vmsg_bus *bus, uint16_t dev_num)
 	return device;
 }
 
-static void handle(struct vmsg_bus *bus, const struct vmsg_msg *msg)
+static void handle(struct vmsg_bus *bus, struct vmsg_msg *msg)
 {
 	struct vmsg_device *device;
 
 	/* Nothing on this side asks, so nothing is answered: a PING storm ends here (rule 5). */
 	if (msg->type & VMSG_TYPE_RESPONSE) {
 		bus->counters.stray++;
-		return;
+	} else if (!(msg->type & VMSG_TYPE_BUS)) {
+		device = find_device(bus, msg->dev_num);
+		if (device)
+			vmsg_device_handle(device, msg);
+		else
+			answer_absent(bus, msg);
+	} else if (msg->msg_id == VMSG_GET_DEVICES) {
+		answer_get_devices(bus, msg);
+	} else { /* EVENT_DEVICE travels the other way */
+		bus->counters.malformed++;
 	}
-	if (msg->type & VMSG_TYPE_BUS) {
-		handle_bus_message(bus, msg);
-		return;
-	}
-	device = find_device(bus, msg->dev_num);
-	if (device)
-		vmsg_device_handle(device, msg);
-	else
-		answer_absent(bus, msg);
 }
 
 /* EVENT_DEVICE for an arrival or a departure. False when there is no room. */
@@ -139,11 +104,6 @@ static bool flush(struct vmsg_bus *bus)
 {
 	struct vmsg_device **link = &bus->devices;
 
-	if (vmsg_bus_holds(bus)) {
-		if (vmsg_bus_send_frame(bus, bus->frame, bus->held_bytes) == VMSG_ERR_AGAIN)
-			return false;
-		bus->held_bytes = 0;
-	}
 	while (*link) {
 		struct vmsg_device *device = *link;
 
@@ -170,6 +130,7 @@ static const struct vmsg_bus_side device_side = {
 void vmsg_bus_init_device(struct vmsg_bus *bus, enum vmsg_dialect dialect, uint32_t features)
 {
 	VMSG_ASSERT(dialect != VMSG_AUTO);
+	bus->reply = bus->frame;
 	vmsg_bus_init_common(bus, dialect, features, &device_side);
 }
 

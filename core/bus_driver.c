@@ -3,7 +3,6 @@
 #include <vmsg/driver.h>
 #include <vmsg/port.h>
 
-#define PING_ROOM    12
 #define WINDOW_SLOTS 256u  /* device numbers asked for at a time */
 #define WINDOW_LIMIT 4096u /* answers to GET_DEVICES before a peer counts as broken */
 
@@ -166,34 +165,6 @@ int vmsg_request_call(struct vmsg_bus *bus, struct vmsg_request *request,
 
 /* ---- What comes unasked ---- */
 
-static bool send_ping_answer(struct vmsg_bus *bus)
-{
-	struct vmsg_msg reply = {
-		.type = VMSG_TYPE_BUS | VMSG_TYPE_RESPONSE,
-		.msg_id = VMSG_PING,
-		.token = bus->ping_token,
-		.ping = { .data = bus->ping_data },
-	};
-	uint8_t buf[PING_ROOM];
-
-	return vmsg_bus_send(bus, &reply, buf, sizeof(buf)) != VMSG_ERR_AGAIN;
-}
-
-/* Rule 2 of design.md 6: one answer may wait, more are dropped. */
-static void handle_ping(struct vmsg_bus *bus, const struct vmsg_msg *msg)
-{
-	if (vmsg_bus_holds(bus)) {
-		bus->counters.pings_dropped++;
-		return;
-	}
-	bus->ping_token = msg->token;
-	bus->ping_data = msg->ping.data;
-	if (!send_ping_answer(bus)) {
-		bus->held_bytes = PING_ROOM;
-		bus->counters.held++;
-	}
-}
-
 static struct vmsg_driver *find_driver(struct vmsg_bus *bus, uint32_t dev_num)
 {
 	struct vmsg_driver *driver = bus->drivers;
@@ -216,16 +187,14 @@ static void handle_event_device(struct vmsg_bus *bus, const struct vmsg_msg *msg
 		bus->device_event(bus, (uint16_t)dev_num, state);
 }
 
-static void handle(struct vmsg_bus *bus, const struct vmsg_msg *msg)
+static void handle(struct vmsg_bus *bus, struct vmsg_msg *msg)
 {
 	struct vmsg_driver *driver;
 
 	if (msg->type & VMSG_TYPE_RESPONSE) {
 		handle_response(bus, msg);
 	} else if (msg->type & VMSG_TYPE_BUS) {
-		if (msg->msg_id == VMSG_PING)
-			handle_ping(bus, msg);
-		else if (msg->msg_id == VMSG_EVENT_DEVICE)
+		if (msg->msg_id == VMSG_EVENT_DEVICE)
 			handle_event_device(bus, msg);
 		else
 			bus->counters.malformed++;
@@ -242,11 +211,6 @@ static void handle(struct vmsg_bus *bus, const struct vmsg_msg *msg)
 
 static bool flush(struct vmsg_bus *bus)
 {
-	if (vmsg_bus_holds(bus)) {
-		if (!send_ping_answer(bus))
-			return false;
-		bus->held_bytes = 0;
-	}
 	for (struct vmsg_driver *driver = bus->drivers; driver; driver = driver->next) {
 		if (!vmsg_driver_flush(driver))
 			return false;
@@ -263,6 +227,7 @@ static const struct vmsg_bus_side driver_side = {
 void vmsg_bus_init_driver(struct vmsg_bus *bus, enum vmsg_dialect dialect, uint32_t features)
 {
 	VMSG_ASSERT(dialect != VMSG_AUTO || bus->learn);
+	bus->reply = bus->ping;
 	vmsg_bus_init_common(bus, dialect, features, &driver_side);
 }
 

@@ -27,8 +27,8 @@ static uint64_t offered(const struct vmsg_device *device)
 /*
  * ---- Messages ----
  *
- * A reply starts as a copy of its request, whose other fields are 0, so what is to be echoed is
- * there already. Type 0 means that there is no reply.
+ * A request becomes its reply: fields that it does not have are 0, and what is to be echoed is there
+ * already. Functions that may leave a request without one say whether there is a reply.
  */
 
 /* "No", where that changes nothing but a count. */
@@ -37,29 +37,16 @@ static void refuse(struct vmsg_device *device)
 	device->counters.refused++;
 }
 
-static void drop(struct vmsg_device *device, struct vmsg_msg *reply)
+static void get_info(struct vmsg_device *device, struct vmsg_msg *msg)
 {
-	refuse(device);
-	reply->type = 0;
-}
-
-static void get_info(struct vmsg_device *device, struct vmsg_msg *reply)
-{
-	reply->info.device_id = device->ops->device_id;
-	reply->info.vendor_id = device->vendor_id;
-	memcpy(reply->info.device_uuid, device->uuid, 16);
-	reply->info.num_feature_blocks = FEATURE_BLOCKS;
-	reply->info.config_size = device->config_size;
-	reply->info.max_virtqueues = device->vq_count;
-	reply->info.admin_vq_start = device->admin_vq_start;
-	reply->info.admin_vq_count = device->admin_vq_count;
-}
-
-/* Bytes that fit behind the fixed part of a message. */
-static uint32_t room_after(const struct vmsg_device *device, uint32_t fixed_bytes)
-{
-	return device->bus->max_msg_size -
-	       vmsg_msg_header_bytes((enum vmsg_dialect)device->bus->dialect) - fixed_bytes;
+	msg->info.device_id = device->ops->device_id;
+	msg->info.vendor_id = device->vendor_id;
+	memcpy(msg->info.device_uuid, device->uuid, 16);
+	msg->info.num_feature_blocks = FEATURE_BLOCKS;
+	msg->info.config_size = device->config_size;
+	msg->info.max_virtqueues = device->vq_count;
+	msg->info.admin_vq_start = device->admin_vq_start;
+	msg->info.admin_vq_count = device->admin_vq_count;
 }
 
 /* The i-th block that a message names: below FEATURE_BLOCKS when it is one of ours. */
@@ -70,24 +57,24 @@ static uint32_t block_at(const struct vmsg_msg *msg, uint32_t i)
 	return index < i ? UINT32_MAX : index; /* no wrapping around to block 0 */
 }
 
-static void get_features(struct vmsg_device *device, const struct vmsg_msg *msg,
-			 struct vmsg_msg *reply)
+static bool get_features(struct vmsg_device *device, struct vmsg_msg *msg)
 {
 	uint64_t features = offered(device);
 	uint32_t blocks[FEATURE_BLOCKS] = { (uint32_t)features, (uint32_t)(features >> 32) };
-	uint32_t room = room_after(device, 8);
-	uint8_t *wire = device->bus->frame + device->bus->max_msg_size - room;
+	uint32_t room = vmsg_bus_room(device->bus, 8);
+	uint8_t *wire = device->bus->reply + device->bus->max_msg_size - room;
 
 	if (msg->features.num_blocks > room / 4) {
-		drop(device, reply);
-		return;
+		refuse(device);
+		return false;
 	}
-	reply->tail = wire;
+	msg->tail = wire;
 	for (uint32_t i = 0; i < msg->features.num_blocks; i++) {
 		uint32_t index = block_at(msg, i);
 
 		vmsg_put32(wire + 4 * i, index < FEATURE_BLOCKS ? blocks[index] : 0);
 	}
+	return true;
 }
 
 static void set_features(struct vmsg_device *device, const struct vmsg_msg *msg)
@@ -115,25 +102,22 @@ static bool in_config(const struct vmsg_device *device, const struct vmsg_msg *m
 	       msg->config.length <= device->config_size - msg->config.offset;
 }
 
-static void get_config(struct vmsg_device *device, const struct vmsg_msg *msg,
-		       struct vmsg_msg *reply)
+static bool get_config(struct vmsg_device *device, struct vmsg_msg *msg)
 {
-	if (msg->config.length > room_after(device, 12)) {
-		drop(device, reply);
-		return;
-	}
-	reply->config.generation = device->generation;
+	bool fits = msg->config.length <= vmsg_bus_room(device->bus, 12);
+
+	msg->config.generation = device->generation;
 	/* Length 0 asks for the generation; out of range is answered with nothing (4.5). */
-	if (in_config(device, msg)) {
-		reply->tail = device->config + msg->config.offset;
+	if (fits && in_config(device, msg)) {
+		msg->tail = device->config + msg->config.offset;
 	} else {
-		reply->config.length = 0;
+		msg->config.length = 0;
 		refuse(device);
 	}
+	return fits;
 }
 
-static void set_config(struct vmsg_device *device, const struct vmsg_msg *msg,
-		       struct vmsg_msg *reply)
+static void set_config(struct vmsg_device *device, struct vmsg_msg *msg)
 {
 	uint32_t length = msg->config.length;
 	bool good = in_config(device, msg) && (!vmsg_device_is_strict(device) ||
@@ -144,11 +128,9 @@ static void set_config(struct vmsg_device *device, const struct vmsg_msg *msg,
 		       device->ops->configure(device, msg->config.offset, msg->tail, length) == 0;
 		device->generation += good;
 	}
-	reply->config.generation = device->generation;
-	if (good) {
-		reply->tail = msg->tail;
-	} else {
-		reply->config.length = 0;
+	msg->config.generation = device->generation;
+	if (!good) {
+		msg->config.length = 0;
 		refuse(device);
 	}
 }
@@ -192,18 +174,16 @@ static void set_status(struct vmsg_device *device, uint32_t wanted)
 		set_driver_ok(device);
 }
 
-static void get_vqueue(struct vmsg_device *device, uint32_t index, struct vmsg_msg *reply)
+static void get_vqueue(struct vmsg_device *device, struct vmsg_msg *msg)
 {
-	const struct vmsg_vq_device *vq = vmsg_device_vq(device, index);
+	const struct vmsg_vq_device *vq = vmsg_device_vq(device, msg->vqueue.index);
 
 	if (!vq)
 		return;
-	reply->vqueue.max_size = vq->max_size;
-	reply->vqueue.size = vq->size;
-	reply->vqueue.flags = vq->enabled ? VMSG_VQUEUE_ENABLED : 0;
-	reply->vqueue.desc_addr = vq->desc_addr;
-	reply->vqueue.driver_addr = vq->driver_addr;
-	reply->vqueue.device_addr = vq->device_addr;
+	msg->vqueue.max_size = vq->max_size;
+	msg->vqueue.size = vq->size;
+	msg->vqueue.flags = vq->enabled ? VMSG_VQUEUE_ENABLED : 0;
+	memcpy(msg->vqueue.addrs, vq->addrs, sizeof(vq->addrs));
 }
 
 /* Applies what flags do not keep, then the operation: all of it or nothing (DEV-63..69). */
@@ -214,20 +194,17 @@ static bool apply_vqueue(struct vmsg_device *device, struct vmsg_vq_device *vq,
 		vmsg_has(device->features, VMSG_F_RING_PACKED) ? device->packed : device->split;
 	bool format_known = device->status & VMSG_STATUS_FEATURES_OK;
 	struct vmsg_vq_device fresh = *vq;
-	struct vmsg_vq_bytes bytes;
 
 	if (!(flags & VMSG_VQUEUE_KEEP_SIZE)) {
 		if (msg->vqueue.size - 1 >= vq->max_size ||
-		    (format_known && !format->bytes(msg->vqueue.size, &bytes)))
+		    (format_known && !vmsg_vq_size_is_legal(format->packed, msg->vqueue.size)))
 			return false;
 		fresh.size = (uint16_t)msg->vqueue.size;
 	}
-	if (!(flags & VMSG_VQUEUE_KEEP_DESC))
-		fresh.desc_addr = msg->vqueue.desc_addr;
-	if (!(flags & VMSG_VQUEUE_KEEP_DRIVER))
-		fresh.driver_addr = msg->vqueue.driver_addr;
-	if (!(flags & VMSG_VQUEUE_KEEP_DEVICE))
-		fresh.device_addr = msg->vqueue.device_addr;
+	for (uint32_t i = 0; i < VMSG_VQ_AREAS; i++) {
+		if (!(flags & VMSG_VQUEUE_KEEP_DESC << i))
+			fresh.addrs[i] = msg->vqueue.addrs[i];
+	}
 	if ((flags & VMSG_VQUEUE_OP_MASK) == VMSG_VQUEUE_OP_ENABLE &&
 	    (!format_known ||
 	     vmsg_vq_device_enable(&fresh, format, device->mem, device->features)))
@@ -253,15 +230,14 @@ static void set_vqueue(struct vmsg_device *device, const struct vmsg_msg *msg)
 		device->ops->kick(device, msg->vqueue.index);
 }
 
-static void reset_vqueue(struct vmsg_device *device, const struct vmsg_msg *msg,
-			 struct vmsg_msg *reply)
+static bool reset_vqueue(struct vmsg_device *device, const struct vmsg_msg *msg)
 {
 	uint32_t index = msg->vqueue.index;
 	struct vmsg_vq_device *vq = vmsg_device_vq(device, index);
 
 	if (!vq || !vmsg_has(device->features, VMSG_F_RING_RESET)) {
 		refuse(device);
-		return;
+		return true;
 	}
 	/* Asked again while it is not quiet: the answer, when it is, goes to whoever asked last. */
 	if (device->resetting || (vq->owes & VMSG_VQ_OWES_RESETTING) ||
@@ -269,69 +245,69 @@ static void reset_vqueue(struct vmsg_device *device, const struct vmsg_msg *msg,
 	     device->ops->reset_vq(device, index) == VMSG_ERR_AGAIN)) {
 		vq->owes = VMSG_VQ_OWES_RESETTING;
 		vq->reset_token = msg->token;
-		reply->type = 0;
-		return;
+		return false;
 	}
 	vmsg_vq_device_reset(vq);
+	return true;
 }
 
-static void get_shm(struct vmsg_device *device, uint32_t shmid, struct vmsg_msg *reply)
+static void get_shm(struct vmsg_device *device, struct vmsg_msg *msg)
 {
 	for (uint32_t i = 0; i < device->shm_count; i++) {
-		if (device->shms[i].shmid == shmid) {
-			reply->shm.length = device->shms[i].len_bytes;
-			reply->shm.address = device->shms[i].addr;
+		if (device->shms[i].shmid == msg->shm.shmid) {
+			msg->shm.length = device->shms[i].len_bytes;
+			msg->shm.address = device->shms[i].addr;
 		}
 	}
 }
 
-void vmsg_device_handle(struct vmsg_device *device, const struct vmsg_msg *msg)
+/* Does what a message asks for. False when it gets no reply. */
+static bool carry_out(struct vmsg_device *device, struct vmsg_msg *msg)
 {
-	struct vmsg_msg reply = *msg;
-
-	reply.type |= VMSG_TYPE_RESPONSE;
 	switch (msg->msg_id) {
 	case VMSG_GET_DEVICE_INFO:
-		get_info(device, &reply);
+		get_info(device, msg);
 		break;
 	case VMSG_GET_DEVICE_FEATURES:
-		get_features(device, msg, &reply);
-		break;
+		return get_features(device, msg);
 	case VMSG_SET_DRIVER_FEATURES:
 		set_features(device, msg);
 		break;
 	case VMSG_GET_CONFIG:
-		get_config(device, msg, &reply);
-		break;
+		return get_config(device, msg);
 	case VMSG_SET_CONFIG:
-		set_config(device, msg, &reply);
+		set_config(device, msg);
 		break;
 	case VMSG_SET_DEVICE_STATUS:
 		set_status(device, msg->status.status);
-		reply.status.status = device->status;
+		msg->status.status = device->status;
 		break;
 	case VMSG_GET_DEVICE_STATUS:
-		reply.status.status = device->status;
+		msg->status.status = device->status;
 		break;
 	case VMSG_GET_VQUEUE:
-		get_vqueue(device, msg->vqueue.index, &reply);
+		get_vqueue(device, msg);
 		break;
 	case VMSG_SET_VQUEUE:
 		set_vqueue(device, msg);
 		break;
 	case VMSG_RESET_VQUEUE:
-		reset_vqueue(device, msg, &reply);
-		break;
+		return reset_vqueue(device, msg);
 	case VMSG_GET_SHM:
-		get_shm(device, msg->shm.shmid, &reply);
+		get_shm(device, msg);
 		break;
 	case VMSG_EVENT_AVAIL:
 		vmsg_device_kicked(device, msg->event.vq_index);
-		return;
+		return false;
 	default: /* events of the device's own */
 		device->bus->counters.malformed++;
-		return;
+		return false;
 	}
-	if (reply.type)
-		vmsg_bus_reply(device->bus, &reply);
+	return true;
+}
+
+void vmsg_device_handle(struct vmsg_device *device, struct vmsg_msg *msg)
+{
+	if (carry_out(device, msg))
+		vmsg_bus_reply(device->bus, msg);
 }

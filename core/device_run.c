@@ -92,7 +92,6 @@ static void owe(struct vmsg_device *device)
 static void send_reset_vq_done(struct vmsg_device *device, struct vmsg_vq_device *vq)
 {
 	struct vmsg_msg reply = {
-		.type = VMSG_TYPE_RESPONSE,
 		.msg_id = VMSG_RESET_VQUEUE,
 		.dev_num = device->dev_num,
 		.token = vq->reset_token,

@@ -75,12 +75,6 @@ static bool is_strict(const struct vmsg_driver *driver)
 	       vmsg_has(driver->bus->features, VMSG_F_STRICT_CONFIG_GENERATION);
 }
 
-static uint32_t chunk_bytes(const struct vmsg_driver *driver)
-{
-	return driver->bus->max_msg_size - CONFIG_FIXED -
-	       vmsg_msg_header_bytes((enum vmsg_dialect)driver->bus->dialect);
-}
-
 /* One GET_CONFIG. The generation goes to *generation. */
 static int read_chunk(struct vmsg_driver *driver, uint32_t offset, void *data, uint32_t len,
 		      uint32_t *generation)
@@ -125,7 +119,7 @@ static int read_once(struct vmsg_driver *driver, uint32_t offset, uint8_t *data,
 
 int vmsg_driver_read_config(struct vmsg_driver *driver, uint32_t offset, void *data, uint32_t len)
 {
-	uint32_t chunk = chunk_bytes(driver);
+	uint32_t chunk = vmsg_bus_room(driver->bus, CONFIG_FIXED);
 	int rc = VMSG_ERR_BUSY;
 
 	if (offset > driver->config_size || len > driver->config_size - offset)
@@ -166,7 +160,7 @@ static int write_chunk(struct vmsg_driver *driver, uint32_t offset, const void *
 int vmsg_driver_write_config(struct vmsg_driver *driver, uint32_t offset, const void *data,
 			     uint32_t len)
 {
-	uint32_t chunk = chunk_bytes(driver), generation;
+	uint32_t chunk = vmsg_bus_room(driver->bus, CONFIG_FIXED), generation;
 	uint8_t byte;
 
 	if (offset > driver->config_size || len > driver->config_size - offset)

@@ -211,9 +211,7 @@ static int write_vqueue(struct vmsg_driver *driver, uint32_t index)
 	msg.vqueue.index = index;
 	msg.vqueue.flags = VMSG_VQUEUE_OP_ENABLE;
 	msg.vqueue.size = vq->size;
-	msg.vqueue.desc_addr = vq->memory.desc_addr;
-	msg.vqueue.driver_addr = vq->memory.driver_addr;
-	msg.vqueue.device_addr = vq->memory.device_addr;
+	memcpy(msg.vqueue.addrs, vq->memory.addrs, sizeof(vq->memory.addrs));
 	return vmsg_driver_request(driver, &request, &msg);
 }
 
@@ -225,17 +223,14 @@ static bool took_vqueue(const struct vmsg_driver *driver, const struct vmsg_vq_d
 		return false;
 	if (driver->bus->dialect != VMSG_V2 && !reply->vqueue.desc_addr)
 		return true;
-	return reply->vqueue.size == vq->size && reply->vqueue.desc_addr == vq->memory.desc_addr &&
-	       reply->vqueue.driver_addr == vq->memory.driver_addr &&
-	       reply->vqueue.device_addr == vq->memory.device_addr;
+	return reply->vqueue.size == vq->size &&
+	       memcmp(reply->vqueue.addrs, vq->memory.addrs, sizeof(vq->memory.addrs)) == 0;
 }
 
 /* The largest size of at most `limit` that the format allows: any, or a power of two. */
 static uint16_t legal_size(const struct vmsg_vq_driver_format *format, uint32_t limit)
 {
-	struct vmsg_vq_bytes bytes;
-
-	while (limit && !format->bytes(limit, &bytes))
+	while (limit && !vmsg_vq_size_is_legal(format->packed, limit))
 		limit &= limit - 1;
 	return (uint16_t)limit;
 }

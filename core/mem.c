@@ -28,7 +28,7 @@ int vmsg_mem_init(struct vmsg_mem *mem, const struct vmsg_region *regions, uint3
 	return 0;
 }
 
-void *vmsg_mem_at(const struct vmsg_mem *mem, uint64_t addr, uint64_t len, uint32_t access)
+void *vmsg_mem_at(const struct vmsg_mem *mem, uint64_t addr, size_t len, uint32_t access)
 {
 	if (len == 0)
 		return NULL;
@@ -46,20 +46,20 @@ void *vmsg_mem_at(const struct vmsg_mem *mem, uint64_t addr, uint64_t len, uint3
 	return NULL;
 }
 
-void *vmsg_arena_take(struct vmsg_arena *arena, uint64_t len, uint64_t align, uint64_t *addr)
+void *vmsg_arena_take(struct vmsg_arena *arena, size_t len, size_t align, uint64_t *addr)
 {
-	uint64_t start;
+	size_t room = arena->len_bytes - arena->used_bytes;
+	size_t pad = (size_t)(0 - (arena->addr + arena->used_bytes)) & (align - 1);
 	uint8_t *ptr;
 
 	VMSG_ASSERT(align && (align & (align - 1)) == 0);
-	start = ((arena->addr + arena->used_bytes + align - 1) & ~(align - 1)) - arena->addr;
-	if (start < arena->used_bytes || start > arena->len_bytes ||
-	    len > arena->len_bytes - start)
+	if (pad > room || len > room - pad)
 		return NULL;
-	ptr = arena->ptr + start;
+	arena->used_bytes += pad;
+	ptr = arena->ptr + arena->used_bytes;
+	*addr = arena->addr + arena->used_bytes;
 	VMSG_ASSERT(((uintptr_t)ptr & (align - 1) & 15) == 0);
-	memset(ptr, 0, (size_t)len);
-	arena->used_bytes = start + len;
-	*addr = arena->addr + start;
+	arena->used_bytes += len;
+	memset(ptr, 0, len);
 	return ptr;
 }

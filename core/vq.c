@@ -4,33 +4,32 @@
 
 #define LINE_BYTES 64u /* of a cache */
 
+bool vmsg_vq_size_is_legal(bool packed, uint32_t size)
+{
+	return size - 1 < VMSG_VQ_MAX_SIZE && (packed || (size & (size - 1)) == 0);
+}
+
 /* ---- Device side ---- */
 
 int vmsg_vq_device_enable(struct vmsg_vq_device *vq, const struct vmsg_vq_device_format *format,
 			  const struct vmsg_mem *mem, uint64_t features)
 {
-	struct vmsg_vq_bytes bytes;
-	uint8_t *desc, *driver, *device;
+	uint8_t *areas[VMSG_VQ_AREAS];
 
-	if (vq->size > vq->max_size || !format->bytes(vq->size, &bytes) ||
-	    (vq->desc_addr & (bytes.desc_align - 1)) ||
-	    (vq->driver_addr & (bytes.driver_align - 1)) ||
-	    (vq->device_addr & (bytes.device_align - 1)))
+	if (vq->size > vq->max_size || !vmsg_vq_size_is_legal(format->packed, vq->size))
 		return VMSG_ERR_INVAL;
-	/* The packed ring is written by both sides. */
-	desc = vmsg_mem_at(mem, vq->desc_addr, bytes.desc,
-			   format->packed ? VMSG_MEM_READ | VMSG_MEM_WRITE : VMSG_MEM_READ);
-	driver = vmsg_mem_at(mem, vq->driver_addr, bytes.driver, VMSG_MEM_READ);
-	device = vmsg_mem_at(mem, vq->device_addr, bytes.device, VMSG_MEM_WRITE);
-	if (!desc || !driver || !device)
-		return VMSG_ERR_INVAL;
+	for (uint32_t i = 0; i < VMSG_VQ_AREAS; i++) {
+		const struct vmsg_vq_area *area = &format->areas[i];
 
+		areas[i] = vmsg_mem_at(mem, vq->addrs[i], vmsg_vq_area_bytes(area, vq->size),
+				       area->access);
+		if (!areas[i] || (vq->addrs[i] & (area->align - 1u)))
+			return VMSG_ERR_INVAL;
+	}
+	memcpy(vq->areas, areas, sizeof(areas));
 	vq->format = format;
 	vq->mem = mem;
 	vq->features = features;
-	vq->desc = desc;
-	vq->driver = driver;
-	vq->device = device;
 	vq->avail_idx = format->packed ? PACKED_WRAP : 0;
 	vq->used_idx = vq->avail_idx;
 	vq->avail_seen = vq->avail_idx;
@@ -248,46 +247,40 @@ static uint32_t whole_lines(uint32_t len)
 int vmsg_vq_memory_take(struct vmsg_vq_memory *memory, const struct vmsg_vq_driver_format *format,
 			uint16_t size, uint16_t indirect_max, struct vmsg_arena *arena)
 {
-	struct vmsg_vq_bytes bytes;
-	uint32_t driver, device, indirect;
+	size_t tables = (size_t)size * indirect_max, bytes[VMSG_VQ_AREAS], total;
 	uint64_t addr;
 	uint8_t *ptr;
 
-	if (!format->bytes(size, &bytes))
+	if (!vmsg_vq_size_is_legal(format->packed, size))
 		return VMSG_ERR_INVAL;
+	if (tables > arena->len_bytes / VMSG_DESC_BYTES)
+		return VMSG_ERR_NOMEM;
+	total = tables * VMSG_DESC_BYTES;
 	/* No area shares a cache line with what the other side writes. */
-	driver = whole_lines(bytes.desc);
-	device = driver + whole_lines(bytes.driver);
-	indirect = device + whole_lines(bytes.device);
-	ptr = vmsg_arena_take(arena, indirect + (uint64_t)size * indirect_max * VMSG_DESC_BYTES,
-			      LINE_BYTES, &addr);
+	for (uint32_t i = 0; i < VMSG_VQ_AREAS; i++) {
+		bytes[i] = whole_lines(vmsg_vq_area_bytes(&format->areas[i], size));
+		total += bytes[i];
+	}
+	ptr = vmsg_arena_take(arena, total, LINE_BYTES, &addr);
 	if (!ptr)
 		return VMSG_ERR_NOMEM;
-	memory->desc = ptr;
-	memory->driver = ptr + driver;
-	memory->device = ptr + device;
-	memory->indirect = ptr + indirect;
-	memory->desc_addr = addr;
-	memory->driver_addr = addr + driver;
-	memory->device_addr = addr + device;
-	memory->indirect_addr = addr + indirect;
+	for (uint32_t i = 0; i < VMSG_VQ_AREAS; i++) {
+		memory->areas[i] = ptr;
+		memory->addrs[i] = addr;
+		ptr += bytes[i];
+		addr += bytes[i];
+	}
+	memory->indirect = ptr;
+	memory->indirect_addr = addr;
 	memory->indirect_max = indirect_max;
 	return 0;
-}
-
-static void clear_area(uint8_t *ptr, uint32_t len)
-{
-	memset(ptr, 0, len);
-	VMSG_CACHE_CLEAN(ptr, len);
 }
 
 int vmsg_vq_driver_init(struct vmsg_vq_driver *vq, const struct vmsg_vq_driver_format *format,
 			uint64_t features, uint16_t size, const struct vmsg_vq_memory *memory,
 			struct vmsg_vq_state *state)
 {
-	struct vmsg_vq_bytes bytes;
-
-	if (!format->bytes(size, &bytes))
+	if (!vmsg_vq_size_is_legal(format->packed, size))
 		return VMSG_ERR_INVAL;
 	memset(vq, 0, sizeof(*vq));
 	vq->format = format;
@@ -301,9 +294,10 @@ int vmsg_vq_driver_init(struct vmsg_vq_driver *vq, const struct vmsg_vq_driver_f
 	vq->used_idx = vq->avail_idx;
 	vq->used_seen = vq->avail_idx;
 	vq->used_wanted = true;
-	clear_area(memory->desc, bytes.desc);
-	clear_area(memory->driver, bytes.driver);
-	clear_area(memory->device, bytes.device);
+	for (uint32_t i = 0; i < VMSG_VQ_AREAS; i++) {
+		memset(memory->areas[i], 0, vmsg_vq_area_bytes(&format->areas[i], size));
+		VMSG_CACHE_CLEAN(memory->areas[i], vmsg_vq_area_bytes(&format->areas[i], size));
+	}
 	for (uint32_t i = 0; i < size; i++) {
 		state[i].slots = 0;
 		state[i].next = (uint16_t)(i + 1 < size ? i + 1 : 0);
@@ -470,16 +464,11 @@ void *vmsg_vq_drain(struct vmsg_vq_driver *vq)
 
 /* ---- Notifications ---- */
 
-bool vmsg_split_bytes(uint32_t size, struct vmsg_vq_bytes *bytes)
-{
-	bytes->desc = VMSG_DESC_BYTES * size;
-	bytes->driver = SPLIT_RING + SPLIT_AVAIL_BYTES * size + 2;
-	bytes->device = SPLIT_RING + SPLIT_USED_BYTES * size + 2;
-	bytes->desc_align = 16;
-	bytes->driver_align = 2;
-	bytes->device_align = 4;
-	return size - 1 < VMSG_VQ_MAX_SIZE && (size & (size - 1)) == 0;
-}
+const struct vmsg_vq_area vmsg_split_areas[VMSG_VQ_AREAS] = {
+	{ VMSG_DESC_BYTES, 0, 16, VMSG_MEM_READ },
+	{ SPLIT_AVAIL_BYTES, SPLIT_RING + 2, 2, VMSG_MEM_READ },
+	{ SPLIT_USED_BYTES, SPLIT_RING + 2, 4, VMSG_MEM_WRITE },
+};
 
 void vmsg_split_ask(uint8_t *area, uint32_t event, uint16_t idx, bool on)
 {
@@ -503,16 +492,12 @@ bool vmsg_split_asked(const uint8_t *area, uint32_t event, uint16_t idx, uint16_
 	return !(word & VMSG_SPLIT_NO_EVENT);
 }
 
-bool vmsg_packed_bytes(uint32_t size, struct vmsg_vq_bytes *bytes)
-{
-	bytes->desc = VMSG_DESC_BYTES * size;
-	bytes->driver = 4;
-	bytes->device = 4;
-	bytes->desc_align = 16;
-	bytes->driver_align = 4;
-	bytes->device_align = 4;
-	return size - 1 < VMSG_VQ_MAX_SIZE;
-}
+/* The ring is written by both sides. */
+const struct vmsg_vq_area vmsg_packed_areas[VMSG_VQ_AREAS] = {
+	{ VMSG_DESC_BYTES, 0, 16, VMSG_MEM_READ | VMSG_MEM_WRITE },
+	{ 0, 4, 4, VMSG_MEM_READ },
+	{ 0, 4, 4, VMSG_MEM_WRITE },
+};
 
 void vmsg_packed_ask(uint8_t *area, bool event_idx, uint16_t idx, bool on)
 {

@@ -72,7 +72,7 @@ static bool packed_want_kicks(const struct vmsg_vq_device *vq)
 
 const struct vmsg_vq_device_format vmsg_vq_packed_device = {
 	.packed = true,
-	.bytes = vmsg_packed_bytes,
+	.areas = vmsg_packed_areas,
 	.pop = packed_pop,
 	.push = packed_push,
 	.used_event = packed_used_event,

@@ -74,7 +74,7 @@ static bool packed_want_used(const struct vmsg_vq_driver *vq)
 
 const struct vmsg_vq_driver_format vmsg_vq_packed_driver = {
 	.packed = true,
-	.bytes = vmsg_packed_bytes,
+	.areas = vmsg_packed_areas,
 	.put = packed_put,
 	.publish = packed_publish,
 	.look = packed_look,

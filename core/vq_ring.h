@@ -44,6 +44,9 @@
 #define PACKED_SLOT  0x7fffu /* of a position */
 #define PACKED_WRAP  0x8000u
 
+extern const struct vmsg_vq_area vmsg_split_areas[VMSG_VQ_AREAS];
+extern const struct vmsg_vq_area vmsg_packed_areas[VMSG_VQ_AREAS];
+
 /* Writes a descriptor with this last word. */
 void vmsg_desc_write(uint8_t *ptr, const struct vmsg_buf *buf, uint32_t word);
 
@@ -62,11 +65,9 @@ int vmsg_vq_append(const struct vmsg_vq_device *vq, struct vmsg_chain *chain,
  * position idx on; asked() looks into the peer's area after `count` entries were shown, the last
  * of them before position idx.
  */
-bool vmsg_split_bytes(uint32_t size, struct vmsg_vq_bytes *bytes);
 void vmsg_split_ask(uint8_t *area, uint32_t event, uint16_t idx, bool on);
 bool vmsg_split_asked(const uint8_t *area, uint32_t event, uint16_t idx, uint16_t count);
 
-bool vmsg_packed_bytes(uint32_t size, struct vmsg_vq_bytes *bytes);
 void vmsg_packed_ask(uint8_t *area, bool event_idx, uint16_t idx, bool on);
 bool vmsg_packed_asked(const uint8_t *area, bool event_idx, uint16_t size, uint16_t idx,
 		       uint16_t count);

@@ -75,7 +75,7 @@ static bool split_want_kicks(const struct vmsg_vq_device *vq)
 
 const struct vmsg_vq_device_format vmsg_vq_split_device = {
 	.packed = false,
-	.bytes = vmsg_split_bytes,
+	.areas = vmsg_split_areas,
 	.pop = split_pop,
 	.push = split_push,
 	.used_event = split_used_event,

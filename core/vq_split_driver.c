@@ -76,7 +76,7 @@ static bool split_want_used(const struct vmsg_vq_driver *vq)
 
 const struct vmsg_vq_driver_format vmsg_vq_split_driver = {
 	.packed = false,
-	.bytes = vmsg_split_bytes,
+	.areas = vmsg_split_areas,
 	.put = split_put,
 	.publish = split_publish,
 	.look = split_look,

@@ -42,6 +42,29 @@ count_line() {
 	tail -n 1 "$1" | grep -Ex '[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped' || true
 }
 
+# in_order RUN REPORT NAME...: RUN each name in the background, JOBS at a time, and REPORT those
+# that have ended, in the order of the names.
+in_order() {
+	local run=$1 report=$2 next=0 shown=0 pid
+	local -A busy=() ended=()
+	shift 2
+
+	while [ $shown -lt $# ]; do
+		while [ $next -lt $# ] && [ ${#busy[@]} -lt "${JOBS:-$(nproc)}" ]; do
+			next=$((next + 1))
+			"$run" "${!next}" &
+			busy[$!]=$next
+		done
+		wait -n -p pid "${!busy[@]}" || true
+		ended[${busy[$pid]}]=yes
+		unset "busy[$pid]"
+		while [ -n "${ended[$((shown + 1))]-}" ]; do
+			shown=$((shown + 1))
+			"$report" "${!shown}"
+		done
+	done
+}
+
 # Print the counts as the last line and exit: 1 when something failed.
 finish() {
 	echo "$passed passed, $failed failed, $skipped skipped"

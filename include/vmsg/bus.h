@@ -66,7 +66,8 @@ struct vmsg_bus_counters {
 /* How the two sides differ; one constant table each, in core/bus_device.c and bus_driver.c. */
 struct vmsg_bus_side {
 	bool stops_reading; /* while a reply is held */
-	void (*handle)(struct vmsg_bus *bus, const struct vmsg_msg *msg);
+	/* Anything but a PING. msg may be turned into its own reply. */
+	void (*handle)(struct vmsg_bus *bus, struct vmsg_msg *msg);
 	bool (*flush)(struct vmsg_bus *bus); /* sends pending events; false when room ran out */
 };
 
@@ -82,6 +83,8 @@ struct vmsg_bus {
 	uint8_t dialect;  /* enum vmsg_dialect */
 	uint8_t revision; /* 1 */
 	uint8_t quirks;   /* VMSG_QUIRK_*; may be changed before the first message */
+	bool pending; /* private to the core: some event waits for room */
+	bool busy;    /* private: inside vmsg_bus_receive, flush waits for its end */
 	uint32_t features; /* transport features that both sides have */
 	struct vmsg_bus_counters counters;
 
@@ -97,12 +100,10 @@ struct vmsg_bus {
 	struct vmsg_device *devices;
 	struct vmsg_driver *drivers;
 	struct vmsg_request *requests;
-	uint32_t held_bytes; /* a reply waits in frame (device side) or in ping (driver side) */
-	uint32_t ping_data;
-	uint16_t ping_token;
+	uint8_t *reply;      /* where replies are made: frame (device side) or ping (driver side) */
+	uint32_t held_bytes; /* a reply waits there for room */
 	uint16_t next_token;
-	bool pending; /* some event waits for room */
-	bool busy;    /* inside vmsg_bus_receive: flush waits for its end */
+	uint8_t ping[12]; /* the only message that the driver side replies to */
 };
 
 /*
@@ -212,11 +213,17 @@ void vmsg_bus_peer_gone(struct vmsg_bus *bus);
 /* Encodes and sends one message that is not a reply. Results as of send. */
 int vmsg_bus_send(struct vmsg_bus *bus, const struct vmsg_msg *msg, void *buf, uint32_t size);
 
+/* How many bytes of a tail fit into a message, behind the header and fixed_bytes of fields. */
+uint32_t vmsg_bus_room(const struct vmsg_bus *bus, uint32_t fixed_bytes);
+
 /* Sends bytes, counting and tracing them. */
 int vmsg_bus_send_frame(struct vmsg_bus *bus, const void *buf, uint32_t len);
 
-/* Device side: sends a reply, or holds it until there is room. Only while none is held. */
-void vmsg_bus_reply(struct vmsg_bus *bus, const struct vmsg_msg *reply);
+/*
+ * Makes msg, a request or what it has become, into the reply and sends it, or holds it until there
+ * is room. Only while none is held.
+ */
+void vmsg_bus_reply(struct vmsg_bus *bus, struct vmsg_msg *msg);
 
 /* The part of init that both sides share. */
 void vmsg_bus_init_common(struct vmsg_bus *bus, enum vmsg_dialect dialect, uint32_t features,

@@ -54,55 +54,59 @@ struct vmsg_device_counters {
 	uint32_t early_kicks;   /* kicks before DRIVER_OK, remembered until then */
 };
 
+/* Small fields come first: some processors reach those with shorter instructions. */
 struct vmsg_device {
-	/* Set before vmsg_device_init(). */
+	/* Set before vmsg_device_init(), and more below. */
 	const struct vmsg_device_ops *ops;
-	uint64_t offered;            /* device features; the core adds and removes transport ones */
-	uint8_t *config;             /* config_size bytes, little-endian as on the wire */
-	uint32_t config_size;
-	struct vmsg_vq_device *vqs;  /* vq_count, each with max_size set and the rest zero */
-	uint32_t vq_count;           /* at most 65536, admin queues included */
-	uint32_t admin_vq_start, admin_vq_count;
-	const struct vmsg_mem *mem;  /* what addresses mean; may be replaced while status is 0 */
-	const struct vmsg_vq_device_format *split, *packed; /* NULL: not supported; one must be */
-	const struct vmsg_shm *shms;
-	uint32_t shm_count;
-	uint32_t vendor_id;
-	uint8_t uuid[16]; /* all zero: none */
 
 	/* To be read. */
 	struct vmsg_bus *bus;
 	uint16_t dev_num;
-	uint8_t status;         /* VMSG_STATUS_* */
-	uint64_t features;      /* negotiated; 0 before FEATURES_OK */
-	uint32_t generation;    /* of config */
-	struct vmsg_device_counters counters;
+	uint8_t status; /* VMSG_STATUS_* */
 	/*
 	 * Set by the model: a kick did its share of work and left the rest, so that others get
 	 * their turn. The owner clears it and calls vmsg_device_poll() in its next turn, before it
 	 * sleeps; until then kicks are not passed on.
 	 */
 	bool more;
+	uint64_t features;   /* negotiated; 0 before FEATURES_OK */
+	uint32_t generation; /* of config */
 
 	/* Private to the core. */
-	struct vmsg_device *next;
-	uint32_t selected[2]; /* what SET_DRIVER_FEATURES has written so far, by block */
-	uint32_t changed_offset, changed_bytes;
-	uint8_t announce; /* VMSG_DEVICE_* that the driver side has not heard of yet */
+	uint8_t announce;  /* VMSG_DEVICE_* that the driver side has not heard of yet */
 	bool config_event; /* EVENT_CONFIG waits for room */
 	bool selected_bad; /* a bit was set that no block of ours holds */
 	bool resetting;
 	bool removed;
 	bool started;
-	bool early_kick;
+	struct vmsg_device *next;
+	uint32_t selected[2]; /* what SET_DRIVER_FEATURES has written so far, by block */
+	uint32_t changed_offset, changed_bytes;
 	uint32_t poll_from; /* the queue to look at first */
+
+	/* Set before vmsg_device_init(). */
+	struct vmsg_vq_device *vqs; /* vq_count, each with max_size set and the rest zero */
+	uint32_t vq_count;          /* at most 65536, admin queues included */
+	uint32_t admin_vq_start, admin_vq_count;
+	const struct vmsg_mem *mem; /* what addresses mean; may be replaced while status is 0 */
+	const struct vmsg_vq_device_format *split, *packed; /* NULL: not supported; one must be */
+	uint64_t offered;    /* device features; the core adds and removes transport ones */
+	uint8_t *config;     /* config_size bytes, little-endian as on the wire */
+	uint32_t config_size;
+	const struct vmsg_shm *shms;
+	uint32_t shm_count;
+	uint32_t vendor_id;
+	uint8_t uuid[16]; /* all zero: none */
+
+	/* To be read. */
+	struct vmsg_device_counters counters;
 };
 
 /* Checks the fields (asserts) and completes `offered`. Not yet on a bus. */
 void vmsg_device_init(struct vmsg_device *device);
 
-/* Handles one transport message for this device. Called by the bus. */
-void vmsg_device_handle(struct vmsg_device *device, const struct vmsg_msg *msg);
+/* Handles one transport message for this device; msg becomes its own reply. Called by the bus. */
+void vmsg_device_handle(struct vmsg_device *device, struct vmsg_msg *msg);
 
 /* A doorbell arrived for the queue, or may have: same as EVENT_AVAIL. Index may be anything. */
 void vmsg_device_kicked(struct vmsg_device *device, uint32_t vq_index);

@@ -40,18 +40,33 @@ struct vmsg_driver_counters {
 	uint32_t config_retries;     /* reads started over because the generation moved */
 };
 
+/* Small fields come first: some processors reach those with shorter instructions. */
 struct vmsg_driver {
 	struct vmsg_bus *bus;
 	const struct vmsg_driver_ops *ops;
 	uint16_t dev_num;
 
+	/* To be read. */
+	uint8_t status;   /* last seen */
+	bool gone;        /* removed, or its bus is */
+	bool needs_reset; /* EVENT_CONFIG said so */
+	bool started;     /* DRIVER_OK confirmed */
+
+	/* Private to the core. */
+	bool owes_kick;
+	struct vmsg_driver *next;
+
 	/* Set by init to the defaults; may be changed. */
 	const struct vmsg_vq_driver_format *split, *packed; /* NULL; set what you link */
-	uint32_t timeout_ms;       /* one request: 1000 */
-	uint32_t retries;          /* of a request without an answer: 1 */
-	uint32_t reset_timeout_ms; /* until status reads 0: 5000 */
+	uint32_t timeout_ms;        /* one request: 1000 */
+	uint32_t retries;           /* of a request without an answer: 1 */
+	uint32_t reset_timeout_ms;  /* until status reads 0: 5000 */
 	struct vmsg_vq_driver *vqs; /* the owner's array */
 	uint32_t vq_count;          /* its length */
+
+	/* Known after negotiate. */
+	uint64_t offered, features;
+	uint32_t generation;
 
 	/* Known after identify. */
 	uint32_t device_id, vendor_id;
@@ -59,19 +74,8 @@ struct vmsg_driver {
 	uint32_t num_feature_blocks, config_size, max_virtqueues;
 	uint32_t admin_vq_start, admin_vq_count;
 
-	/* Known after negotiate. */
-	uint64_t offered, features;
-	uint8_t status; /* last seen */
-	uint32_t generation;
-	bool gone;         /* removed, or its bus is */
-	bool needs_reset;  /* EVENT_CONFIG said so */
-	bool started;      /* DRIVER_OK confirmed */
 	struct vmsg_driver_counters counters;
 	void *user;
-
-	/* Private to the core. */
-	struct vmsg_driver *next;
-	bool owes_kick;
 };
 
 /* Ties the driver to a device number of a bus. split or packed may be set afterwards. */

@@ -136,9 +136,11 @@ struct vmsg_shared {
 	int fd;
 	/*
 	 * No one can make it shorter. Memory without the seal (a file, or what QEMU's server hands
-	 * out) raises SIGBUS here if another process truncates it.
+	 * out) raises SIGBUS here if another process truncates it; see vmsg_shared_survive().
 	 */
 	bool sealed;
+	volatile bool lost; /* that has happened: what is mapped here is nobody else's any more */
+	struct vmsg_shared *next; /* private */
 };
 
 /* An anonymous file, sealed against shrinking and growing. len is a power of two >= 4096. */
@@ -152,6 +154,15 @@ int vmsg_shared_adopt(struct vmsg_shared *shared, int fd, char *err, size_t err_
 /* Zeroes [0, len); gives the pages back to the system where it can. */
 void vmsg_shared_clear(struct vmsg_shared *shared, uint64_t len_bytes);
 void vmsg_shared_close(struct vmsg_shared *shared);
+
+/*
+ * For a program that is to outlive a peer who truncates shared memory: installs a handler of
+ * SIGBUS, which puts zeros in the place of what is missing and sets lost. Other faults end the
+ * program as ever. Shared memory is then touched, opened and closed by one thread only.
+ */
+void vmsg_shared_survive(void);
+/* Makes truncated memory whole again: as long as it was, and mapped. 0 or -errno. */
+int vmsg_shared_restore(struct vmsg_shared *shared);
 
 /* ---- Listening Unix socket (listen.c) ---- */
 

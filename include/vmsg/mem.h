@@ -38,7 +38,7 @@ int vmsg_mem_init(struct vmsg_mem *mem, const struct vmsg_region *regions, uint3
  * The pointer to [addr, addr + len) if the whole range lies in one region that allows all of
  * `access`, else NULL. len 0 gives NULL. Cost: one comparison per region.
  */
-void *vmsg_mem_at(const struct vmsg_mem *mem, uint64_t addr, uint64_t len, uint32_t access);
+void *vmsg_mem_at(const struct vmsg_mem *mem, uint64_t addr, size_t len, uint32_t access);
 
 /*
  * An arena hands out pieces of a region from its start, for virtqueues and buffers that a driver
@@ -47,14 +47,14 @@ void *vmsg_mem_at(const struct vmsg_mem *mem, uint64_t addr, uint64_t len, uint3
 struct vmsg_arena {
 	uint64_t addr; /* address of the first byte, as the device will see it */
 	uint8_t *ptr;
-	uint64_t len_bytes;
-	uint64_t used_bytes;
+	size_t len_bytes;
+	size_t used_bytes;
 };
 
 /*
  * len bytes, zeroed, aligned to `align` (a power of two) both as pointer offset and as address.
  * The address goes to *addr. NULL when the arena has no room.
  */
-void *vmsg_arena_take(struct vmsg_arena *arena, uint64_t len, uint64_t align, uint64_t *addr);
+void *vmsg_arena_take(struct vmsg_arena *arena, size_t len, size_t align, uint64_t *addr);
 
 #endif

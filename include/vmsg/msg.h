@@ -80,7 +80,12 @@ struct vmsg_msg {
 		} status;
 		struct {
 			uint32_t index, flags, size, max_size, reserved;
-			uint64_t desc_addr, driver_addr, device_addr;
+			union {
+				struct {
+					uint64_t desc_addr, driver_addr, device_addr;
+				};
+				uint64_t addrs[3];
+			};
 		} vqueue; /* size is cur_size in the answer of GET_VQUEUE */
 		struct {
 			uint32_t shmid, reserved;

@@ -21,11 +21,26 @@
 
 #define VMSG_VQ_MAX_SIZE 32768u /* largest queue size, both formats */
 
-/* Ring geometry in bytes (virtio 1.4, 2.7.2 and 2.8.10.1). */
-struct vmsg_vq_bytes {
-	uint32_t desc, driver, device; /* sizes of the three areas */
-	uint32_t desc_align, driver_align, device_align;
+/*
+ * A queue has three areas: the descriptors (packed: the ring), what the driver writes, and what the
+ * device writes. They have names, and numbers in this order for what is done to all of them.
+ */
+#define VMSG_VQ_AREAS 3u
+
+/* Geometry of an area in bytes (virtio 1.4, 2.7.2 and 2.8.10.1). */
+struct vmsg_vq_area {
+	uint8_t entry_bytes, fixed_bytes; /* a queue of n entries has n of the former */
+	uint8_t align;
+	uint8_t access; /* the device's, VMSG_MEM_* */
 };
+
+static inline uint32_t vmsg_vq_area_bytes(const struct vmsg_vq_area *area, uint32_t size)
+{
+	return area->entry_bytes * size + area->fixed_bytes;
+}
+
+/* Whether the format allows the size: any, or a power of two. */
+bool vmsg_vq_size_is_legal(bool packed, uint32_t size);
 
 /* ---- Device side ---- */
 
@@ -53,8 +68,7 @@ struct vmsg_vq_device;
 /* The part that differs; core/vq.c does the rest and calls these. */
 struct vmsg_vq_device_format {
 	bool packed;
-	/* Areas of a queue of this size. False when the format does not allow the size. */
-	bool (*bytes)(uint32_t size, struct vmsg_vq_bytes *bytes);
+	const struct vmsg_vq_area *areas;
 	/* Takes a chain from the ring into an empty `chain`: 1, 0, or VMSG_ERR_PROTO. */
 	int (*pop)(struct vmsg_vq_device *vq, struct vmsg_chain *chain);
 	/* Writes a used entry and moves used_idx on. */
@@ -76,10 +90,14 @@ extern const struct vmsg_vq_device_format vmsg_vq_packed_device;
 struct vmsg_vq_device {
 	uint16_t max_size; /* set by the device; 0: this queue does not exist */
 
-	/* As SET_VQUEUE stored them, with the addresses below; kept by core/device.c. */
+	/* As SET_VQUEUE stored it, with the addresses below; kept by core/device.c. */
 	uint16_t size;
 	bool enabled;
 	bool broken;
+
+	/* Private to core/device*.c. */
+	uint8_t owes;         /* VMSG_VQ_OWES_* */
+	uint16_t reset_token; /* of the RESET_VQUEUE that is being carried out */
 
 	/*
 	 * Private to core/vq*.c. A position in the ring is a free-running index (split), or a slot
@@ -97,14 +115,20 @@ struct vmsg_vq_device {
 	/* Set by vmsg_vq_device_enable(). */
 	const struct vmsg_vq_device_format *format;
 	const struct vmsg_mem *mem;
-	uint8_t *desc, *driver, *device;
+	union {
+		struct {
+			uint8_t *desc, *driver, *device;
+		};
+		uint8_t *areas[VMSG_VQ_AREAS];
+	};
 	uint64_t features; /* negotiated */
 
-	uint64_t desc_addr, driver_addr, device_addr;
-
-	/* Private to core/device.c. */
-	uint8_t owes;         /* VMSG_VQ_OWES_* */
-	uint16_t reset_token; /* of the RESET_VQUEUE that is being carried out */
+	union {
+		struct {
+			uint64_t desc_addr, driver_addr, device_addr;
+		};
+		uint64_t addrs[VMSG_VQ_AREAS];
+	};
 };
 
 /*
@@ -161,8 +185,18 @@ struct vmsg_vq_state {
 
 /* Shared memory of a queue. */
 struct vmsg_vq_memory {
-	uint8_t *desc, *driver, *device;
-	uint64_t desc_addr, driver_addr, device_addr;
+	union {
+		struct {
+			uint8_t *desc, *driver, *device;
+		};
+		uint8_t *areas[VMSG_VQ_AREAS];
+	};
+	union {
+		struct {
+			uint64_t desc_addr, driver_addr, device_addr;
+		};
+		uint64_t addrs[VMSG_VQ_AREAS];
+	};
 	/* Indirect tables: `size` of them, indirect_max descriptors each; NULL and 0: none. */
 	uint8_t *indirect;
 	uint64_t indirect_addr;
@@ -174,7 +208,7 @@ struct vmsg_vq_driver;
 /* The part that differs; core/vq.c does the rest and calls these. */
 struct vmsg_vq_driver_format {
 	bool packed;
-	bool (*bytes)(uint32_t size, struct vmsg_vq_bytes *bytes);
+	const struct vmsg_vq_area *areas;
 	/*
 	 * Writes the chain free_head into the ring: count buffers, the first readable_count of them
 	 * readable, each with these flags as well.

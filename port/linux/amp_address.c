@@ -25,7 +25,7 @@ static bool parse_number(const char *text, int base, uint64_t min, uint64_t max,
 
 static bool parse_size(const char *text, uint64_t *bytes)
 {
-	static const char units[] = "KMG";
+	static const char units[] = "KMGT";
 	char digits[24];
 	size_t len = strlen(text);
 	const char *unit;

@@ -187,13 +187,24 @@ static bool clean(struct vmsg_amp_slot *slot)
 {
 	int rc;
 
-	if (still_busy(slot))
+	if (still_busy(slot) || vmsg_shared_restore(&slot->memory) < 0)
 		return false;
 	rc = lay_out(slot);
 	VMSG_ASSERT(rc == 0); /* the same numbers were good at the start */
 	slot->cleaning = false;
 	vmsg_ivshmem_hold(&slot->server->places[slot->index], false);
 	return true;
+}
+
+/* The memory was truncated: what this client sees is not what we see. */
+static void give_up(struct vmsg_amp_slot *slot)
+{
+	if (slot->connected) {
+		vmsg_ivshmem_drop(&slot->server->places[slot->index]);
+		return;
+	}
+	slot->cleaning = true;
+	vmsg_ivshmem_hold(&slot->server->places[slot->index], true);
 }
 
 static bool poll_server(struct vmsg_poller *poller)
@@ -204,6 +215,8 @@ static bool poll_server(struct vmsg_poller *poller)
 	for (uint32_t i = 0; i < server->slot_count; i++) {
 		struct vmsg_amp_slot *slot = &server->slots[i];
 
+		if (slot->memory.lost && !slot->cleaning)
+			give_up(slot);
 		if (slot->cleaning)
 			worked |= clean(slot);
 		else if (slot->connected)

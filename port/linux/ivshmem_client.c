@@ -399,6 +399,8 @@ int vmsg_ivshmem_wait(struct vmsg_ivshmem_client *client, int ms, struct pollfd 
 	uint32_t seen;
 	int rc = 0;
 
+	if (client->memory.lost)
+		client->gone = true;
 	if (client->gone)
 		return VMSG_ERR_SHUTDOWN;
 	client->sleeps++;

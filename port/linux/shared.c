@@ -4,12 +4,13 @@
  *
  * Memory made here is sealed against shrinking, so no peer can take pages away under our feet. A
  * named file cannot be sealed: whoever may write it may also truncate it, and then this process
- * ends with SIGBUS. No handler is installed for that: it would be global, and a library has no say
+ * ends with SIGBUS, unless it has asked to survive: a handler is global, so a library has no say
  * in that.
  */
 #include "private.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -23,6 +24,75 @@ static bool is_power_of_two(uint64_t value)
 {
 	return value && !(value & (value - 1));
 }
+
+/* ---- Truncation ---- */
+
+static struct vmsg_shared *unsealed; /* what may be truncated */
+
+static bool contains(const struct vmsg_shared *shared, uintptr_t at)
+{
+	return at - (uintptr_t)shared->ptr < shared->len_bytes;
+}
+
+/* Only system calls, and memory that the thread which has just touched it does not change now. */
+static void on_fault(int number, siginfo_t *info, void *context)
+{
+	uintptr_t at = (uintptr_t)info->si_addr & ~(uintptr_t)(PAGE - 1);
+	struct vmsg_shared *shared = unsealed;
+	int saved = errno;
+
+	(void)context;
+	while (shared && !contains(shared, at))
+		shared = shared->next;
+	if (!shared || mmap((void *)at, (size_t)((uintptr_t)shared->ptr + shared->len_bytes - at),
+			    PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
+			    0) == MAP_FAILED) {
+		signal(number, SIG_DFL); /* it faults again */
+		return;
+	}
+	shared->lost = true;
+	errno = saved;
+}
+
+void vmsg_shared_survive(void)
+{
+	struct sigaction action = { .sa_flags = SA_SIGINFO };
+
+	action.sa_sigaction = on_fault;
+	sigemptyset(&action.sa_mask);
+	sigaction(SIGBUS, &action, NULL);
+}
+
+static void forget(struct vmsg_shared *shared)
+{
+	struct vmsg_shared **link = &unsealed;
+
+	while (*link && *link != shared)
+		link = &(*link)->next;
+	if (*link)
+		*link = shared->next;
+}
+
+int vmsg_shared_restore(struct vmsg_shared *shared)
+{
+	struct stat st;
+
+	if (shared->sealed)
+		return 0;
+	if (fstat(shared->fd, &st) < 0 ||
+	    ((uint64_t)st.st_size < shared->len_bytes &&
+	     ftruncate(shared->fd, (off_t)shared->len_bytes) < 0))
+		return -errno;
+	if (shared->lost &&
+	    mmap(shared->ptr, (size_t)shared->len_bytes, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_FIXED, shared->fd, 0) == MAP_FAILED)
+		return -errno;
+	shared->lost = false;
+	return 0;
+}
+
+/* ---- Memory ---- */
 
 /* Maps shared->fd; the descriptor is closed when that fails. */
 static int map(struct vmsg_shared *shared, char *err, size_t err_size)
@@ -43,6 +113,10 @@ static int map(struct vmsg_shared *shared, char *err, size_t err_size)
 	seals = fcntl(shared->fd, F_GET_SEALS);
 	shared->sealed = seals >= 0 && (seals & F_SEAL_SHRINK);
 	shared->ptr = ptr;
+	if (!shared->sealed) {
+		shared->next = unsealed;
+		unsealed = shared;
+	}
 	return 0;
 }
 
@@ -155,6 +229,7 @@ void vmsg_shared_clear(struct vmsg_shared *shared, uint64_t len_bytes)
 
 void vmsg_shared_close(struct vmsg_shared *shared)
 {
+	forget(shared);
 	if (shared->ptr)
 		munmap(shared->ptr, (size_t)shared->len_bytes);
 	vmsg_close_fd(&shared->fd);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -102,14 +103,14 @@ struct calls {
 };
 
 /* Reads what "strace -c" says: percent, seconds, usecs/call, calls, maybe errors, name. */
-static void read_calls(const char *path, struct calls *calls)
+static void read_calls(int fd, struct calls *calls)
 {
-	FILE *file = fopen(path, "re");
+	FILE *file = lseek(fd, 0, SEEK_SET) == 0 ? fdopen(fd, "r") : NULL;
 	char line[256], name[32];
 	double count;
 
 	if (!file)
-		bench_die(path);
+		bench_die("strace");
 	calls->count = 0;
 	while (fgets(line, sizeof(line), file) && calls->count < NAMES_MAX) {
 		if (sscanf(line, "%*f %*f %*u %lf %31s", &count, name) != 2)
@@ -125,12 +126,16 @@ static void read_calls(const char *path, struct calls *calls)
 	fclose(file);
 }
 
-static void run_strace(uint32_t test, uint32_t count, const char *out, struct calls *calls)
+static void run_strace(uint32_t test, uint32_t count, struct calls *calls)
 {
-	char number[16], length[16];
-	int status;
+	/* Strace inherits it; nothing is left behind whatever happens. */
+	int fd = memfd_create("strace", 0), status;
+	char number[16], length[16], out[32];
 	pid_t pid;
 
+	if (fd < 0)
+		bench_die("memfd_create");
+	snprintf(out, sizeof(out), "/dev/fd/%d", fd);
 	snprintf(number, sizeof(number), "%u", test);
 	snprintf(length, sizeof(length), "%u", count);
 	fflush(NULL);
@@ -152,7 +157,7 @@ static void run_strace(uint32_t test, uint32_t count, const char *out, struct ca
 		bench_fail("system calls are counted with strace, which is not installed");
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
 		bench_fail("strace ended with status 0x%x", (unsigned int)status);
-	read_calls(out, calls);
+	read_calls(fd, calls);
 }
 
 static double count_of(const struct calls *calls, const char *name)
@@ -178,12 +183,9 @@ static void measure_calls(uint32_t index)
 	struct bench_result result = { .goal_id = "P7", .unit = "calls" };
 	struct calls few, many;
 	char what[128];
-	char out[64];
 
-	snprintf(out, sizeof(out), "/tmp/vmsg-bench-%d", (int)getpid());
-	run_strace(index, SHORT_COUNT, out, &few);
-	run_strace(index, SHORT_COUNT + test->count, out, &many);
-	unlink(out);
+	run_strace(index, SHORT_COUNT, &few);
+	run_strace(index, SHORT_COUNT + test->count, &many);
 	for (uint32_t i = 0; i < many.count; i++) {
 		const char *name = many.calls[i].name;
 

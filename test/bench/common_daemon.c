@@ -37,6 +37,8 @@ static void clean_daemon(void)
 	if (current.dir[0]) {
 		unlink(current.socket);
 		unlink(current.control);
+		unlink(current.others[0]);
+		unlink(current.others[1]);
 		rmdir(current.dir);
 		current.dir[0] = '\0';
 	}
@@ -144,6 +146,8 @@ void bench_daemon_start(struct bench_daemon *daemon, const char *poll, const cha
 		bench_die("mkdtemp");
 	snprintf(daemon->socket, sizeof(daemon->socket), "%s/bus", daemon->dir);
 	snprintf(daemon->control, sizeof(daemon->control), "%s/control", daemon->dir);
+	snprintf(daemon->others[0], sizeof(daemon->others[0]), "%s/0", daemon->dir);
+	snprintf(daemon->others[1], sizeof(daemon->others[1]), "%s/1", daemon->dir);
 	current = *daemon;
 	start = bench_ns();
 	daemon->pid = fork();

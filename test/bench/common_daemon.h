@@ -18,6 +18,7 @@ struct bench_daemon {
 	int log; /* its standard error */
 	char dir[32];
 	char socket[64], control[64];
+	char others[2][64]; /* places for sockets of others */
 	uint64_t start_ns; /* from before fork() to "ready" */
 };
 

@@ -415,6 +415,7 @@ static void set_up(struct input *input)
 	vmsg_bus_init_driver(&world.bus, what & 0x20 ? VMSG_AUTO : dialect, 0);
 	world.bus.quirks = what & 0x40 ? VMSG_QUIRK_NO_ECHO : 0;
 	init_driver();
+	world.driver.retries = what >> 7;
 }
 
 /* The peer is replaced by one that behaves. */
@@ -455,7 +456,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* However long the input: no call waits for more than its time. */
 	require(world.waits < 8192);
 	/* It takes most of the time, so not always. */
-	if ((size & 3) == 3)
+	if ((size & 7) == 7)
 		check_recovery(dialect);
 	return 0;
 }

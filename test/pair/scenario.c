@@ -502,7 +502,7 @@ static void two_pairs_case(const struct pair_case *c)
 {
 	static struct echo_device other_device;
 	static struct echo_driver other_driver;
-	uint64_t used_bytes;
+	size_t used_bytes;
 
 	open_pair(c);
 	memset(&other_driver, 0, sizeof(other_driver));

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The tool as a program: every subcommand against a real daemon, exit codes, JSON, traces, terminals, what goes wrong."""
+"""The tool as a program: every subcommand against a real daemon, exit codes, JSON, traces, terminals, wrong uses."""
 import fcntl
 import json
 import os
@@ -11,6 +11,7 @@ import struct
 import subprocess
 import termios
 import time
+from pathlib import Path
 
 import pytest
 
@@ -507,7 +508,8 @@ def test_interrupted_write_has_written_what_it_says(run, spawn, vmsgd, disk_imag
 def test_interrupted_while_it_waits_for_a_pipe(spawn, vmsgd, disk_image):
     daemon, path = disk(vmsgd, disk_image)
     proc = spawn("disk", address(daemon), 0, "write", "-", stdin=subprocess.PIPE)
-    wait_for(lambda: int(re.search(r"SigCgt:\s+(\w+)", open(f"/proc/{proc.pid}/status").read())[1], 16) & 2, "a handler")
+    status = Path(f"/proc/{proc.pid}/status")
+    wait_for(lambda: int(re.search(r"SigCgt:\s+(\w+)", status.read_text())[1], 16) & 2, "a handler of SIGINT")
     proc.send_signal(signal.SIGINT)
     proc.wait(SECONDS)
     assert proc.returncode == -signal.SIGINT and proc.stderr.read() == b"vmsg: interrupted\n"

@@ -192,15 +192,15 @@ static void open_device(const struct session *session)
 /* The queue where SET_VQUEUE puts it here, and where the recorded driver had it. */
 static void place_queue(uint8_t *bytes, const struct session *session)
 {
-	struct vmsg_vq_bytes areas;
+	uint32_t desc_bytes = vmsg_vq_area_bytes(&vmsg_vq_split_driver.areas[0],
+						 vmsg_get32(bytes + 16));
 	struct vmsg_vq_memory memory = { 0 };
 
-	CHECK(vmsg_vq_split_driver.bytes(vmsg_get32(bytes + 16), &areas));
 	memory.desc_addr = RIG_RAM;
-	memory.driver_addr = RIG_RAM + areas.desc;
+	memory.driver_addr = RIG_RAM + desc_bytes;
 	memory.device_addr = RIG_RAM + 0x2000;
 	memory.desc = rig_ram;
-	memory.driver = rig_ram + areas.desc;
+	memory.driver = rig_ram + desc_bytes;
 	memory.device = rig_ram + 0x2000;
 	vmsg_put64(bytes + 24, memory.desc_addr);
 	vmsg_put64(bytes + 32, memory.driver_addr);

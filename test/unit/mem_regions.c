@@ -80,10 +80,10 @@ static void at_gives_the_whole_range_or_nothing(void *arg)
 	CHECK(vmsg_mem_at(&mem, 0x1080, 1, VMSG_MEM_READ) == NULL);
 	CHECK(vmsg_mem_at(&mem, 0, 1, VMSG_MEM_READ) == NULL);
 	/* Lengths that wrap. */
-	CHECK(vmsg_mem_at(&mem, 0x1000, TOP, VMSG_MEM_READ) == NULL);
-	CHECK(vmsg_mem_at(&mem, 0x1020, TOP - 0x1f, VMSG_MEM_READ) == NULL);
+	CHECK(vmsg_mem_at(&mem, 0x1000, SIZE_MAX, VMSG_MEM_READ) == NULL);
+	CHECK(vmsg_mem_at(&mem, 0x1020, SIZE_MAX - 0x1f, VMSG_MEM_READ) == NULL);
 	CHECK(vmsg_mem_at(&mem, TOP, 2, VMSG_MEM_WRITE) == NULL);
-	CHECK(vmsg_mem_at(&mem, TOP, TOP, VMSG_MEM_WRITE) == NULL);
+	CHECK(vmsg_mem_at(&mem, TOP, SIZE_MAX, VMSG_MEM_WRITE) == NULL);
 	CHECK(vmsg_mem_at(&mem, TOP, 1, VMSG_MEM_WRITE) == bytes + 31);
 	CHECK(vmsg_mem_at(&mem, TOP - 31, 32, VMSG_MEM_WRITE) == bytes);
 	/* What is not allowed. */
@@ -113,7 +113,7 @@ static void arena_hands_out(void *arg)
 	CHECK(vmsg_arena_take(&arena, 201, 1, &addr) == NULL);
 	CHECK(vmsg_arena_take(&arena, 200 - 0x48 + 1, 1, &addr) == NULL);
 	CHECK(vmsg_arena_take(&arena, 1, 4096, &addr) == NULL);
-	CHECK(vmsg_arena_take(&arena, UINT64_MAX, 64, &addr) == NULL);
+	CHECK(vmsg_arena_take(&arena, SIZE_MAX, 64, &addr) == NULL);
 	CHECK_EQ(arena.used_bytes, 0x40 + 16 - 8);
 	CHECK(vmsg_arena_take(&arena, 200 - 0x48, 1, &addr) == bytes + 0x50);
 	CHECK_EQ(arena.used_bytes, 200);

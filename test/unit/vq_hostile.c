@@ -832,15 +832,16 @@ static void test_enable_edge(void *arg)
 	(void)arg;
 	for (int packed = 0; packed < 2; packed++) {
 		struct pair pair;
-		struct vmsg_vq_bytes bytes;
+		const struct vmsg_vq_area *areas;
 
 		test_context("packed %d", packed);
 		pair_open(&pair, packed, 0, SIZE, 0, 64);
-		CHECK(pair.driver.format->bytes(SIZE, &bytes));
-		CHECK_EQ(bytes.desc, 16 * SIZE);
-		CHECK_EQ(bytes.driver, packed ? 4 : 6 + 2 * SIZE);
-		CHECK_EQ(bytes.device, packed ? 4 : 6 + 8 * SIZE);
-		pair.region[0].len_bytes = pair.memory.device_addr - PAIR_ADDR + bytes.device;
+		areas = pair.driver.format->areas;
+		CHECK_EQ(vmsg_vq_area_bytes(&areas[0], SIZE), 16 * SIZE);
+		CHECK_EQ(vmsg_vq_area_bytes(&areas[1], SIZE), packed ? 4 : 6 + 2 * SIZE);
+		CHECK_EQ(vmsg_vq_area_bytes(&areas[2], SIZE), packed ? 4 : 6 + 8 * SIZE);
+		pair.region[0].len_bytes = pair.memory.device_addr - PAIR_ADDR +
+					   vmsg_vq_area_bytes(&areas[2], SIZE);
 		pair_restart(&pair);
 		pair.region[0].len_bytes--;
 		CHECK_EQ(vmsg_vq_device_enable(&pair.device, pair.device.format, &pair.mem, 0),
