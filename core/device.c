@@ -27,8 +27,8 @@ static uint64_t offered(const struct vmsg_device *device)
 /*
  * ---- Messages ----
  *
- * A request becomes its reply: fields that it does not have are 0, and what is to be echoed is there
- * already. Functions that may leave a request without one say whether there is a reply.
+ * A request becomes its reply: fields that it does not have are 0, and what is to be echoed is
+ * there already. Functions that may leave a request without one say whether there is a reply.
  */
 
 /* "No", where that changes nothing but a count. */

@@ -119,7 +119,8 @@ class Daemon:
     def wait_ready(self):
         """Until it says that it is ready, or, being told to be quiet, listens."""
         deadline = time.monotonic() + START_SECONDS
-        while not re.search(r"^vmsgd: ready: ", self.log(), re.M) and not ("-q" in self.command and listening(self.path)):
+        while not (re.search(r"^vmsgd: ready: ", self.log(), re.M)
+                   or ("-q" in self.command and listening(self.path))):
             if self.proc.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 pytest.fail(f"{' '.join(self.command)}\nshould get ready; exit {self.proc.returncode}, "

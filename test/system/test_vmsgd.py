@@ -240,7 +240,8 @@ def test_configuration_file_serves_all_it_describes(vmsgd, short_path, disk_imag
     conf = folder / "vmsgd.conf"
     conf.write_text(config_lines(
         "# a comment", "; another", "[daemon]", f"control = {folder}/control", "poll = never", "",
-        "[bus main]", f"  address = amp:{folder}/bus,layout=spsc", f"[bus other]", f"address=amp:{folder}/other,peers=2",
+        "[bus main]", f"  address = amp:{folder}/bus,layout=spsc",
+        "[bus other]", f"address=amp:{folder}/other,peers=2",
         "[device root]", "type = blk", "bus = main", f"path = {path}   ; with a comment", "ro = yes", "num = 7",
         "[device noise]", "type = rng", "bus = other"))
     daemon = vmsgd(None, f"rng,bus=main", folder=folder, options=("--config", conf))
@@ -511,7 +512,8 @@ def test_removal_waits_for_the_flush_and_the_loop_goes_on(vmsgd, disk_image, slo
     with daemon.client() as remover, Link(daemon.path) as link:
         blk = Blk(link, 1).start()
         remover.send(b'{"cmd":"remove","num":0}\n{"cmd":"list"}\n')
-        states = wait_for(lambda: [d["state"] for d in daemon.control("list")["devices"] if d["num"] == 0] == ["removing"],
+        states = wait_for(lambda: [d["state"] for d in daemon.control("list")["devices"]
+                                   if d["num"] == 0] == ["removing"],
                           "device 0 to be in removal")
         assert states
         blk.write(0, b"x" * 4096)               # the other device is served meanwhile
@@ -1164,6 +1166,7 @@ def test_start_up_cost_is_reported(disk_image, short_path, record_property, caps
     record_property("ready_ms", median)
     record_property("rss_kib", rss)
     with capsys.disabled():
-        print(f" [ready in {median:.1f} ms (with fork and exec), {rss} KiB resident, {len(libraries)} libraries]", end="")
+        print(f" [ready in {median:.1f} ms (with fork and exec), {rss} KiB resident, "
+              f"{len(libraries)} libraries]", end="")
     if not SANITIZED:
         assert len(libraries) <= 4 and rss < 8 * 1024
