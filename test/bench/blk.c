@@ -167,7 +167,7 @@ static void measure(struct rig *rig, enum mode mode, const struct workload *work
 		measure_anchors(rig, mode, workload, after);
 		bench_append(&outcome->ns, ns);
 		for (uint32_t i = 0; i < ANCHORS; i++) {
-			if (!after[i])
+			if (after[i] == 0)
 				continue;
 			bench_append(&outcome->ratio[i], 2 * ns / (before[i] + after[i]));
 			bench_append(&outcome->anchor_ns[i], after[i]);

@@ -73,13 +73,11 @@ static void place_rings(struct fuzz *fuzz)
 {
 	const struct vmsg_vq_device_format *format =
 		FUZZ_PACKED ? &vmsg_vq_packed_device : &vmsg_vq_split_device;
-	struct vmsg_vq_bytes bytes;
-	uint64_t driver, device;
+	uint64_t driver = vmsg_vq_area_bytes(&format->areas[0], fuzz->size);
+	uint64_t device = driver + vmsg_vq_area_bytes(&format->areas[1], fuzz->size);
 
-	MUST(format->bytes(fuzz->size, &bytes));
-	driver = bytes.desc;
-	device = (driver + bytes.driver + 3) & ~(uint64_t)3;
-	fuzz->ring_bytes = device + bytes.device;
+	device = (device + 3) & ~(uint64_t)3;
+	fuzz->ring_bytes = device + vmsg_vq_area_bytes(&format->areas[2], fuzz->size);
 	fuzz->memory.desc_addr = fuzz->regions[0].addr;
 	fuzz->memory.driver_addr = fuzz->regions[0].addr + driver;
 	fuzz->memory.device_addr = fuzz->regions[0].addr + device;

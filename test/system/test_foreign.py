@@ -233,6 +233,8 @@ def test_kicks_in_band(serve, image, format, dialect):
         for _ in range(10):
             link.events.clear()
             blk.read(0, 4096)
+            # The used entry can be seen a moment before the message that announces it.
+            link.until(lambda: link.events, "EVENT_USED")
             assert [(event.name, event.device, event["vq_index"]) for event in link.events] == [
                 ("EVENT_USED", blk.device, 0)]
 
