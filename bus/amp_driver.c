@@ -166,6 +166,21 @@ static bool same_block(struct vmsg_amp *amp)
 	return true;
 }
 
+/*
+ * A device that restarts with another geometry is not seen where its head was: what stands there is
+ * of its former life. Its new block shows it; one that makes no sense is a scribble, for its owner
+ * to mend.
+ */
+static void look_for_new_block(struct vmsg_amp *amp)
+{
+	uint8_t copy[VMSG_AMP_LAYOUT_BYTES];
+
+	if (amp->up && !same_block(amp) && read_block(amp, copy) &&
+	    check_block(amp, copy) == VMSG_AMP_LAYOUT_BYTES &&
+	    memcmp(copy, amp->block, sizeof(copy)) != 0)
+		amp->lost = true;
+}
+
 static void end_all(struct vmsg_amp *amp)
 {
 	vmsg_bus_peer_gone(&amp->bus);
@@ -199,6 +214,7 @@ static const struct vmsg_amp_role driver_role = {
 	.lay_out = check_area,
 	.prepare = take_block,
 	.confirm = same_block,
+	.repair = look_for_new_block,
 	.drop = end_all,
 	.quiet = always_quiet,
 	.event = wake_drivers,

@@ -252,12 +252,15 @@ static void restore16(struct vmsg_amp *amp, uint32_t offset, uint32_t value)
 
 static void repair(struct vmsg_amp *amp)
 {
+	if (amp->role->repair)
+		amp->role->repair(amp);
+	/* Found to be gone: what we would mend may be another's by now. */
+	if (amp->lost)
+		return;
 	restore16(amp, HEAD_STATUS, amp->state);
 	restore16(amp, HEAD_PRODUCER, amp->producer);
 	restore16(amp, HEAD_CONSUMER, amp->told_consumer);
 	restore16(amp, HEAD_MAGIC, VMSG_AMP_HEAD_MAGIC);
-	if (amp->role->repair)
-		amp->role->repair(amp);
 	if (amp->up && amp->words)
 		vmsg_amp_words_repair(amp);
 }
