@@ -30,7 +30,7 @@ struct vmsg_amp_role {
 	bool (*prepare)(struct vmsg_amp *amp);
 	/* layout: the block is still what it was at prepare(). */
 	bool (*confirm)(struct vmsg_amp *amp);
-	/* layout: looks at the block: its owner mends it, the other side may find a new one. */
+	/* layout: looks at the block; its owner mends it, the other may find a new one. */
 	void (*repair)(struct vmsg_amp *amp);
 	/* The peer is gone: forgets what it had set up, or what it owed. */
 	void (*drop)(struct vmsg_amp *amp);
