@@ -446,7 +446,7 @@ static void costs(void *arg)
 	bool good = false;
 	pid_t pid;
 
-	/* Where the machine is busy elsewhere, time passes and ticks add to the counts: try again. */
+	/* On a machine that is busy elsewhere, ticks add to the counts: try again. */
 	(void)arg;
 	pid = start_server(&wanted);
 	CHECK_EQ(open_client(&user, ",spin=never", VMSG_AUTO), 0);
